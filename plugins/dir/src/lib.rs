@@ -1,0 +1,1 @@
+//! the `dir:` transport: an image as plain files

@@ -1,0 +1,1 @@
+//! the `docker:` transport: container registries

@@ -1,0 +1,1 @@
+//! On-disk formats that more than one plugin reads or writes.

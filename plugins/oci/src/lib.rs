@@ -1,0 +1,1 @@
+//! the `oci:` transport: OCI image layouts
