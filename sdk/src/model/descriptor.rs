@@ -42,7 +42,11 @@ pub struct Descriptor {
 
 impl Descriptor {
     /// Makes a descriptor with the three fields that every one has.
-    pub fn new(media_type: impl Into<String>, digest: Digest, size: impl Into<Option<u64>>) -> Self {
+    pub fn new(
+        media_type: impl Into<String>,
+        digest: Digest,
+        size: impl Into<Option<u64>>,
+    ) -> Self {
         Self {
             media_type: media_type.into(),
             digest,

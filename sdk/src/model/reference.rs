@@ -164,12 +164,7 @@ fn parse(text: &str) -> Result<Reference, String> {
     if domain.len() + 1 + path.len() > MAX_NAME {
         return Err(format!("the name is longer than {MAX_NAME} characters"));
     }
-    Ok(Reference {
-        domain: domain.to_owned(),
-        path,
-        tag: tag.map(str::to_owned),
-        digest,
-    })
+    Ok(Reference { domain: domain.to_owned(), path, tag: tag.map(str::to_owned), digest })
 }
 
 /// Splits the registry off, by Docker's rule: the part before the first slash is one only if it
@@ -227,9 +222,9 @@ fn is_path_component(component: &str) -> bool {
     if !is_alnum(first) || !is_alnum(last) {
         return false;
     }
-    bytes
-        .split(is_alnum)
-        .all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-'))
+    bytes.split(is_alnum).all(|separator| {
+        matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-')
+    })
 }
 
 fn is_tag(tag: &str) -> bool {
