@@ -1,0 +1,450 @@
+//! One blob's way from source to destination: read, verify, change, hash, write.
+
+use std::io::Read;
+use std::sync::mpsc;
+
+use diolkos_sdk::{
+    Algorithm, Blob, BlobIncoming, BlobReader, BlobRole, BlobSums, BlobWriter, Descriptor,
+    Destination, Digest, Error, ErrorKind, Location, Result, Source,
+};
+
+use super::files;
+use super::pipe::{self, Input};
+use super::plan::{Action, LayerRules, bytes};
+use super::progress::Counter;
+use super::reader::ResumingReader;
+use super::retry::Retry;
+use super::verify::{Hasher, Verifier};
+use crate::compress::{self, Compression, unwrap_io};
+
+/// A blob to copy, and all that decides how.
+pub(super) struct BlobCopy<'a> {
+    pub source: &'a dyn Source,
+    pub destination: &'a dyn Destination,
+    pub blob: &'a Descriptor,
+    pub role: BlobRole,
+    /// For messages: `layer 3 of 7 (sha256:9b1f…, 41.2 MB)`.
+    pub name: String,
+    /// `None`: the blob is not a layer, or may not be changed.
+    pub rules: Option<LayerRules>,
+    /// The compression that the media type tells.
+    pub by_type: Option<Compression>,
+    pub needs_diff_id: bool,
+    /// Where the destination's storage is known to have the blob.
+    pub locations: Vec<Location>,
+    pub retry: Retry<'a>,
+    pub counter: Counter,
+}
+
+/// What became of a blob.
+#[derive(Clone, Debug)]
+pub(super) struct BlobCopied {
+    pub digest: Digest,
+    pub size: u64,
+    /// How the source's bytes were compressed; `None` when nobody looked.
+    pub found: Option<Compression>,
+    pub action: Action,
+    pub diff_id: Option<Digest>,
+    /// The destination found out that it had the blob.
+    pub reused: bool,
+}
+
+/// Names a blob for messages.
+pub(super) fn name(role: BlobRole, layers: usize, blob: &Descriptor) -> String {
+    let size = blob.size.map_or_else(|| "unknown size".to_owned(), bytes);
+    match role {
+        BlobRole::Config => format!("config ({}, {size})", blob.digest),
+        BlobRole::Layer(index) => format!("layer {} of {layers} ({}, {size})", index + 1, blob.digest),
+    }
+}
+
+impl BlobCopy<'_> {
+    /// Copies the blob, trying again as a whole where resuming did not help.
+    pub(super) fn run(&self) -> Result<BlobCopied> {
+        self.retry.run(&self.name, || self.attempt())
+    }
+
+    fn attempt(&self) -> Result<BlobCopied> {
+        let likely = match &self.rules {
+            None => Some(Action::Keep),
+            Some(rules) => rules.likely_action(self.by_type),
+        };
+        // A destination may find out here that it has the blob: before the source is asked.
+        let mut writer = None;
+        if likely == Some(Action::Keep) {
+            match self.begin(Some(&self.blob.digest))? {
+                None => return self.had(),
+                begun => writer = begun,
+            }
+        }
+        let opened = self.open()?;
+        let size = self.check_size(&opened)?;
+        let (found, start) = self.look(opened.reader)?;
+        let action = match (&self.rules, found) {
+            (Some(rules), Some(found)) => rules.action(found),
+            _ => Action::Keep,
+        };
+        if action == Action::Keep {
+            let writer = match writer {
+                Some(writer) => writer,
+                None => match self.begin(Some(&self.blob.digest))? {
+                    Some(writer) => writer,
+                    None => return self.had(),
+                },
+            };
+            self.keep(start, size, found, writer)
+        } else {
+            // The media type said otherwise than the bytes: begin again, without a digest.
+            drop(writer);
+            let writer = self.begin(None)?.ok_or_else(|| {
+                Error::new(ErrorKind::Internal, "a blob without digest was taken for a known one")
+            })?;
+            self.change(start, size, found.unwrap_or(Compression::None), action, writer)
+        }
+    }
+
+    fn had(&self) -> Result<BlobCopied> {
+        let size = self.blob.size.ok_or_else(|| {
+            self.writing(Error::new(
+                ErrorKind::Internal,
+                "the destination has the blob, but nobody knows its size",
+            ))
+        })?;
+        Ok(BlobCopied {
+            digest: self.blob.digest.clone(),
+            size,
+            found: None,
+            action: Action::Keep,
+            diff_id: None,
+            reused: true,
+        })
+    }
+
+    fn begin(&self, digest: Option<&Digest>) -> Result<Option<Box<dyn BlobWriter>>> {
+        let incoming = BlobIncoming {
+            digest: digest.cloned(),
+            size: digest.and(self.blob.size),
+            media_type: self.blob.media_type.clone(),
+            role: self.role,
+            locations: self.locations.clone(),
+        };
+        self.destination.put_blob(&incoming).map_err(|error| self.writing(error))
+    }
+
+    fn open(&self) -> Result<Blob> {
+        self.source.blob(self.blob, 0).map_err(|error| self.reading(error))
+    }
+
+    /// Checks the size that the source gives against the manifest's, and returns the better known.
+    fn check_size(&self, opened: &Blob) -> Result<Option<u64>> {
+        match (self.blob.size, opened.size) {
+            (Some(expected), Some(actual)) if expected != actual => {
+                Err(self.reading(Error::new(
+                    ErrorKind::Corrupt,
+                    format!("the blob has {actual} bytes, its manifest says {expected}"),
+                )))
+            }
+            (expected, actual) => Ok(expected.or(actual)),
+        }
+    }
+
+    /// Looks at the first bytes, if they decide anything, without losing them.
+    fn look(&self, mut reader: Box<dyn BlobReader>) -> Result<(Option<Compression>, Started)> {
+        let mut start = Vec::new();
+        if self.rules.is_none() {
+            return Ok((None, Started { reader, start }));
+        }
+        let mut first = [0; 8];
+        if let Some(extent) = reader.extent() {
+            let want = usize::try_from(extent.length.min(8)).expect("at most eight");
+            let count = rustix::io::pread(extent.file, &mut first[..want], extent.offset)
+                .map_err(|error| {
+                    self.reading(Error::io("cannot read the blob's file", error.into()))
+                })?;
+            return Ok((Some(Compression::detect(&first[..count])), Started { reader, start }));
+        }
+        while start.len() < 8 {
+            let count = reader.read(&mut first).map_err(|error| self.reading(error))?;
+            if count == 0 {
+                break;
+            }
+            start.extend_from_slice(&first[..count]);
+        }
+        Ok((Some(Compression::detect(&start)), Started { reader, start }))
+    }
+
+    fn keep(
+        &self,
+        started: Started,
+        size: Option<u64>,
+        found: Option<Compression>,
+        mut writer: Box<dyn BlobWriter>,
+    ) -> Result<BlobCopied> {
+        let verifier = Verifier::new(&self.blob.digest, size);
+        let (count, diff_id) = if self.needs_diff_id {
+            let (count, diff_id) =
+                self.stream_with_diff_id(started, verifier, found, &mut *writer)?;
+            (count, Some(diff_id))
+        } else if let (Some(extent), Some(target)) = (started.reader.extent(), writer.file()) {
+            let count = files::copy(extent, target, verifier, &self.counter, self.retry.host)
+                .map_err(|error| self.reading(error))?;
+            (count, None)
+        } else {
+            (self.stream(started, verifier, &mut *writer)?, None)
+        };
+        let sums =
+            BlobSums { digest: self.blob.digest.clone(), size: count, diff_id: diff_id.clone() };
+        writer.finish(&sums).map_err(|error| self.writing(error))?;
+        Ok(BlobCopied {
+            digest: sums.digest,
+            size: count,
+            found,
+            action: Action::Keep,
+            diff_id,
+            reused: false,
+        })
+    }
+
+    /// Reads in one thread, verifies and writes in this one.
+    fn stream(
+        &self,
+        started: Started,
+        mut verifier: Verifier<'_>,
+        writer: &mut dyn BlobWriter,
+    ) -> Result<u64> {
+        std::thread::scope(|scope| {
+            let mut input = self.pump(scope, started);
+            while let Some(chunk) = input.next_chunk().map_err(|error| self.reading(error))? {
+                verifier.update(&chunk).map_err(|error| self.reading(error))?;
+                writer.write(&chunk).map_err(|error| self.writing(error))?;
+                input.recycle(chunk);
+            }
+            verifier.finish().map_err(|error| self.reading(error))
+        })
+    }
+
+    /// As [`Self::stream`], and hashes the uncompressed bytes beside it.
+    fn stream_with_diff_id(
+        &self,
+        started: Started,
+        mut verifier: Verifier<'_>,
+        found: Option<Compression>,
+        writer: &mut dyn BlobWriter,
+    ) -> Result<(u64, Digest)> {
+        std::thread::scope(|scope| {
+            let mut input = self.pump(scope, started);
+            let (copies, received) = mpsc::sync_channel::<Vec<u8>>(2);
+            let found = found.unwrap_or(Compression::None);
+            let inflated = scope.spawn(move || diff_id(found, Received::new(received)));
+            while let Some(chunk) = input.next_chunk().map_err(|error| self.reading(error))? {
+                verifier.update(&chunk).map_err(|error| self.reading(error))?;
+                writer.write(&chunk).map_err(|error| self.writing(error))?;
+                // When the other thread has failed, it says why below.
+                let _ = copies.send(chunk);
+            }
+            drop(copies);
+            let count = verifier.finish().map_err(|error| self.reading(error))?;
+            let diff_id = inflated
+                .join()
+                .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a decoder panicked")))
+                .map_err(|error| self.reading(error))?;
+            Ok((count, diff_id))
+        })
+    }
+
+    fn change(
+        &self,
+        started: Started,
+        size: Option<u64>,
+        found: Compression,
+        action: Action,
+        mut writer: Box<dyn BlobWriter>,
+    ) -> Result<BlobCopied> {
+        let level = self.rules.and_then(|rules| rules.level);
+        let (sums, written) = std::thread::scope(|scope| -> Result<_> {
+            let mut plain = self.uncompressed(scope, started, size, found);
+            let mut hasher = Hasher::new(Algorithm::Sha256);
+            let diff_id = match action {
+                Action::Compress(format) | Action::Recompress(format) => {
+                    let mut tee = Tee { input: plain, hasher: Hasher::new(Algorithm::Sha256) };
+                    compress::compress(format, level, &mut tee, &mut |chunk| {
+                        hasher.update(chunk);
+                        writer.write(chunk).map_err(|error| self.writing(error))
+                    })?;
+                    Some(tee.hasher.finish().0)
+                }
+                Action::Decompress | Action::Keep => {
+                    while let Some(chunk) = plain.next_chunk()? {
+                        hasher.update(&chunk);
+                        writer.write(&chunk).map_err(|error| self.writing(error))?;
+                        plain.recycle(chunk);
+                    }
+                    None
+                }
+            };
+            let (digest, count) = hasher.finish();
+            let diff_id = diff_id.unwrap_or_else(|| digest.clone());
+            Ok((BlobSums { digest, size: count, diff_id: Some(diff_id) }, writer))
+        })?;
+        written.finish(&sums).map_err(|error| self.writing(error))?;
+        Ok(BlobCopied {
+            digest: sums.digest,
+            size: sums.size,
+            found: Some(found),
+            action,
+            diff_id: sums.diff_id,
+            reused: false,
+        })
+    }
+
+    /// Starts the stage that reads the source.
+    fn pump<'scope>(
+        &'scope self,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+        started: Started,
+    ) -> Input {
+        pipe::stage(scope, move |output| {
+            let mut start = std::io::Cursor::new(started.start);
+            let mut reader = ResumingReader::new(
+                self.source,
+                self.blob,
+                started.reader,
+                start.get_ref().len() as u64,
+                self.counter.clone(),
+                self.retry,
+            );
+            output.fill(|buffer| match start.read(buffer) {
+                Ok(count) if count > 0 => Ok(count),
+                _ => reader.read(buffer),
+            })
+        })
+    }
+
+    /// Starts the stages that read, verify and decompress. The last buffer arrives only after the
+    /// digest of all of the source's bytes was found right.
+    fn uncompressed<'scope>(
+        &'scope self,
+        scope: &'scope std::thread::Scope<'scope, '_>,
+        started: Started,
+        size: Option<u64>,
+        found: Compression,
+    ) -> Input {
+        let raw = self.pump(scope, started);
+        pipe::stage(scope, move |output| {
+            let verifier = Verifier::new(&self.blob.digest, size);
+            let mut verified = Verified { input: raw, verifier };
+            let result = (|| {
+                let mut decoder = compress::decoder(found, &mut verified)?;
+                output.fill(|buffer| {
+                    decoder.read(buffer).map_err(|error| unwrap_io(error, "decompressing"))
+                })?;
+                drop(decoder);
+                verified.finish()
+            })();
+            result.map_err(|error| self.reading(error))
+        })
+    }
+
+    fn reading(&self, error: Error) -> Error {
+        error.context(format!("source: reading {}", self.name))
+    }
+
+    fn writing(&self, error: Error) -> Error {
+        error.context(format!("destination: writing {}", self.name))
+    }
+}
+
+/// An opened blob, with the bytes that were read from it already.
+struct Started {
+    reader: Box<dyn BlobReader>,
+    start: Vec<u8>,
+}
+
+/// Verifies what is read through it.
+struct Verified<'a> {
+    input: Input,
+    verifier: Verifier<'a>,
+}
+
+impl Verified<'_> {
+    /// Reads what a decoder left over, and checks the whole.
+    fn finish(mut self) -> Result<()> {
+        let mut rest = vec![0; 32 << 10];
+        loop {
+            match self.read(&mut rest) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(error) => return Err(unwrap_io(error, "reading")),
+            }
+        }
+        self.verifier.finish().map(drop)
+    }
+}
+
+impl Read for Verified<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.verifier.update(&buffer[..count]).map_err(std::io::Error::other)?;
+        Ok(count)
+    }
+}
+
+/// Hashes what is read through it.
+struct Tee {
+    input: Input,
+    hasher: Hasher,
+}
+
+impl Read for Tee {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// Copies of a blob's chunks, as a [`Read`].
+struct Received {
+    chunks: mpsc::Receiver<Vec<u8>>,
+    current: std::io::Cursor<Vec<u8>>,
+}
+
+impl Received {
+    fn new(chunks: mpsc::Receiver<Vec<u8>>) -> Self {
+        Self { chunks, current: std::io::Cursor::default() }
+    }
+}
+
+impl Read for Received {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let count = self.current.read(buffer)?;
+            if count > 0 {
+                return Ok(count);
+            }
+            match self.chunks.recv() {
+                Ok(chunk) => self.current = std::io::Cursor::new(chunk),
+                Err(_) => return Ok(0),
+            }
+        }
+    }
+}
+
+fn diff_id(found: Compression, input: Received) -> Result<Digest> {
+    let mut input = input;
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    let mut buffer = vec![0; pipe::BUFFER];
+    let mut decoder = compress::decoder(found, &mut input)?;
+    loop {
+        match decoder.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => hasher.update(&buffer[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unwrap_io(error, "decompressing")),
+        }
+    }
+    drop(decoder);
+    // The sender must never wait for a decoder that has seen enough.
+    let _ = std::io::copy(&mut input, &mut std::io::sink());
+    Ok(hasher.finish().0)
+}

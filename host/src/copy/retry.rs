@@ -1,0 +1,99 @@
+//! Trying again, decided from the kind of an error and nothing else.
+
+use std::time::{Duration, Instant};
+
+use diolkos_sdk::{Error, ErrorKind, Host, Result};
+
+use super::progress::{Event, Progress};
+
+/// A registry that limits its clients is asked again this often even if the user wants no retries,
+/// as skopeo does.
+const RATE_LIMIT_TRIES: u32 = 5;
+/// A delay that the other side asks for is not followed beyond this.
+const LONGEST_DELAY: Duration = Duration::from_secs(60);
+
+/// How often and after which delays a step is tried again.
+#[derive(Clone, Copy)]
+pub(super) struct Retry<'a> {
+    pub times: u32,
+    pub delay: Option<Duration>,
+    pub host: &'a Host,
+    pub progress: &'a dyn Progress,
+}
+
+impl Retry<'_> {
+    /// Runs a step until it succeeds, fails for good, or has been tried often enough.
+    pub(super) fn run<T>(&self, what: &str, mut step: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut tries = 0;
+        loop {
+            match step() {
+                Ok(value) => return Ok(value),
+                Err(error) => self.wait(what, tries, error)?,
+            }
+            tries += 1;
+        }
+    }
+
+    /// Waits before the next try, or returns the error when there is none.
+    pub(super) fn wait(&self, what: &str, tries: u32, error: Error) -> Result<()> {
+        let most = match error.kind() {
+            ErrorKind::RateLimited => self.times.max(RATE_LIMIT_TRIES),
+            ErrorKind::Unavailable => self.times,
+            _ => 0,
+        };
+        if tries >= most {
+            return Err(error);
+        }
+        let delay = error
+            .retry_after()
+            .or(self.delay)
+            .unwrap_or_else(|| Duration::from_secs(1 << tries.min(6)))
+            .min(LONGEST_DELAY);
+        self.progress.event(&Event::Retry {
+            what: what.to_owned(),
+            why: error.chain().join(": "),
+            delay,
+        });
+        sleep(self.host, delay)
+    }
+}
+
+/// Sleeps, but wakes up when the operation is stopped.
+fn sleep(host: &Host, delay: Duration) -> Result<()> {
+    let end = Instant::now() + delay;
+    loop {
+        host.check_cancelled()?;
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(Duration::from_millis(50)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::copy::Silent;
+
+    fn tries(kind: ErrorKind, times: u32) -> u32 {
+        let host = Host::silent();
+        let retry = Retry { times, delay: Some(Duration::ZERO), host: &host, progress: &Silent };
+        let mut count = 0;
+        let _ = retry.run("it", || -> Result<()> {
+            count += 1;
+            Err(Error::new(kind, "no"))
+        });
+        count
+    }
+
+    #[test]
+    fn only_passing_failures_are_tried_again() {
+        assert_eq!(tries(ErrorKind::Unavailable, 2), 3);
+        assert_eq!(tries(ErrorKind::Unavailable, 0), 1);
+        assert_eq!(tries(ErrorKind::RateLimited, 0), 6);
+        assert_eq!(tries(ErrorKind::Denied, 9), 1);
+        assert_eq!(tries(ErrorKind::Corrupt, 9), 1);
+        assert_eq!(tries(ErrorKind::Cancelled, 9), 1);
+    }
+}
