@@ -1,1 +1,13 @@
-//! On-disk formats that more than one plugin reads or writes.
+//! On-disk formats that more than one plugin reads or writes, and what writing them safely takes.
+//!
+//! - [`layout`]: OCI image layouts: `index.json`, `oci-layout`, where blobs are.
+//! - [`paths`]: image paths as references and policies name them.
+//! - [`files`]: opening and reading files that others may have made, with limits.
+//! - [`staging`]: files that are complete before they appear under their name.
+//!
+//! Nothing here hashes or verifies content; the host does that.
+
+pub mod files;
+pub mod layout;
+pub mod paths;
+pub mod staging;

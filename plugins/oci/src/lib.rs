@@ -1,1 +1,61 @@
-//! the `oci:` transport: OCI image layouts
+//! The `oci:` transport: images in a directory with an OCI image layout.
+//!
+//! - [`reference`]: `oci:PATH[:NAME|:@INDEX]`, and its names in policies.
+//! - `options`: what `plugin.toml` declares, parsed.
+//! - `source`: reading.
+//! - `destination`: writing; `index.json` is replaced only by a commit.
+//! - `delete`: removing an image and the blobs that nothing else needs.
+//! - `reach`: which blobs an image consists of.
+//!
+//! The layout itself, `index.json` above all, is in [`diolkos_formats::layout`]. Deliberately
+//! absent: signatures, for which layouts have no place.
+//!
+//! # Source
+//! containers-transports(5), `oci:path[:reference]`; OCI image-spec 1.1, "Image Layout".
+
+mod delete;
+mod destination;
+mod options;
+mod reach;
+pub mod reference;
+mod source;
+
+use diolkos_formats::paths::{ScopeProblem, check_scope};
+use diolkos_sdk::{Error, ErrorKind, ImageRef, Plugin, Result, Transport};
+
+pub use reference::OciRef;
+
+/// The transport.
+#[derive(Debug)]
+pub struct Oci;
+
+impl Transport for Oci {
+    fn parse(&self, details: &str) -> Result<Box<dyn ImageRef>> {
+        Ok(Box::new(OciRef::parse(details)?))
+    }
+
+    fn check_policy_scope(&self, scope: &str) -> Result<()> {
+        check_scope(scope).map_err(|problem| {
+            let message = match problem {
+                ScopeProblem::NotAbsolute => {
+                    format!("Invalid scope {scope}: must be an absolute path")
+                }
+                ScopeProblem::Root => {
+                    r#"Invalid scope "/": Use the generic default scope """#.to_owned()
+                }
+                ScopeProblem::NotCanonical(clean) => format!(
+                    "Invalid scope {scope}: Uses non-canonical path format, perhaps try with path \
+                     {clean}"
+                ),
+            };
+            Error::new(ErrorKind::InvalidInput, message)
+        })
+    }
+}
+
+/// Returns what this plugin consists of.
+pub fn plugin() -> Plugin {
+    Plugin::new().with("oci", Oci)
+}
+
+diolkos_sdk::export_plugin!(plugin);

@@ -1,0 +1,109 @@
+//! Opening and reading files that others may have made: only regular ones, never more than a limit.
+//!
+//! Writing is in [`crate::staging`].
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use diolkos_sdk::{Error, ErrorKind, Result};
+
+/// Makes the error of an operation on a path, worded as scripts know it from skopeo:
+/// `open PATH: no such file or directory`.
+pub fn failed(operation: &str, path: &Path, error: io::Error) -> Error {
+    let cause = os_text(&error);
+    let full = error.kind() == io::ErrorKind::StorageFull;
+    let kind = Error::io("", error).kind();
+    let outer = Error::new(kind, format!("{operation} {}", path.display())).with_source(cause);
+    if full { outer.with_hint("free some space there, or choose another place") } else { outer }
+}
+
+/// Returns an operating system's error in lower case and without its number.
+pub fn os_text(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+/// Opens a regular file for reading; symbolic links are followed.
+///
+/// # Errors
+/// As the operating system says, and [`ErrorKind::Corrupt`] for a directory, a pipe or a device,
+/// which no image format has, and which could block for ever.
+pub fn open(path: &Path) -> Result<File> {
+    let kind = fs::metadata(path).map_err(|error| failed("open", path, error))?;
+    if !kind.is_file() {
+        let message = format!("{} is not a regular file", path.display());
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    File::open(path).map_err(|error| failed("open", path, error))
+}
+
+/// Reads a whole regular file of at most `limit` bytes.
+///
+/// # Errors
+/// Those of [`open`], and [`ErrorKind::Corrupt`] for a larger file.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed("read", path, error))?;
+    if bytes.len() as u64 > limit {
+        let message = format!("{} is larger than {limit} bytes", path.display());
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    Ok(bytes)
+}
+
+/// Does [`read`], with `None` for a file that does not exist.
+pub fn read_if_any(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    match read(path, limit) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Returns the size of a regular file, `None` for whatever else is or is not there.
+pub fn size(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|found| found.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_reported_in_the_words_scripts_know() {
+        let error = open(Path::new("/nonexistent/x")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert_eq!(error.chain().join(": "), "open /nonexistent/x: no such file or directory");
+    }
+
+    #[test]
+    fn no_more_than_the_limit_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, b"12345").unwrap();
+        assert_eq!(read(&path, 5).unwrap(), b"12345");
+        assert_eq!(read(&path, 4).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(read_if_any(&dir.path().join("g"), 4).unwrap(), None);
+    }
+
+    #[test]
+    fn directories_and_devices_are_no_files() {
+        for path in ["/", "/dev/zero"] {
+            let error = read(Path::new(path), 10).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_io_error_that_names_the_path() {
+        let error = failed("write", Path::new("/x"), io::ErrorKind::StorageFull.into());
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.message(), "write /x");
+        assert!(error.hint().is_some());
+    }
+}
