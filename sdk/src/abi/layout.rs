@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::fmt::Write as _;
 
 use abi_stable::StableAbi;
-use abi_stable::type_layout::TypeLayout;
+use abi_stable::type_layout::{TLFields, TypeLayout};
 
 use super::objects::PluginRootRef;
 
@@ -33,7 +33,7 @@ fn describe(layout: &'static TypeLayout) -> String {
         layout.size(),
         layout.alignment()
     );
-    for field in layout.get_fields().iter().flat_map(|fields| fields.iter()) {
+    for field in layout.get_fields().iter().flat_map(TLFields::iter) {
         let _ = writeln!(
             text,
             "  {}: {}, size {}",
@@ -41,7 +41,7 @@ fn describe(layout: &'static TypeLayout) -> String {
             field.layout().full_type(),
             field.layout().size()
         );
-        for function in field.function_range().iter() {
+        for function in field.function_range() {
             let _ = writeln!(text, "    {function}");
         }
     }

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use abi_stable::StableAbi;
 use abi_stable::abi_stability::abi_checking::check_layout_compatibility;
 use abi_stable::library::{AbiHeaderRef, LibHeader};
+use abi_stable::type_layout::TypeLayout;
 
 use super::entry::{ABI_MAJOR, ABI_MINOR, BINDING_ABI_STABLE, EntryHeader, MAGIC, SYMBOL};
-use super::import;
 use super::objects::PluginRootRef;
-use crate::model::{Error, ErrorKind, Result};
+use super::{elf, import};
+use crate::model::{Error, ErrorKind, Result, ResultExt};
 use crate::transport::Transport;
 
 /// A plugin that was opened and checked. It stays loaded until the process ends.
@@ -61,12 +62,22 @@ struct Opened {
 }
 
 fn open(path: &Path) -> Result<Opened> {
-    if let Err(error) = std::fs::metadata(path) {
-        return Err(Error::io(format!("cannot open plugin library `{}`", path.display()), error));
+    let cannot_open = || format!("cannot open plugin library `{}`", path.display());
+    let is_file = std::fs::metadata(path).context(cannot_open)?.is_file();
+    let missing = if is_file { elf::missing_bytes(path).context(cannot_open)? } else { 0 };
+    if missing > 0 {
+        return Err(refused(path, "it is not a shared library that this system can load")
+            .with_source(Error::new(
+                ErrorKind::Unsupported,
+                format!("the file is cut off: {missing} bytes or more are missing"),
+            ))
+            .with_hint("install the plugin again"));
     }
+    // A name without a slash would make the linker look in the system's directories instead.
+    let absolute = std::path::absolute(path).context(cannot_open)?;
     // SAFETY: loading a library runs its initialisers. The caller has decided to trust the file
     // (the host refuses files that others can write to), as it must for the code it then calls.
-    let library = unsafe { libloading::Library::new(path) }.map_err(|error| {
+    let library = unsafe { libloading::Library::new(absolute) }.map_err(|error| {
         refused(path, "it is not a shared library that this system can load").with_source(error)
     })?;
     // The library is never unloaded: objects, error texts and statics of the plugin may be
@@ -130,24 +141,31 @@ fn open(path: &Path) -> Result<Opened> {
 }
 
 /// Compares every layout that is reachable from the root module with ours.
-///
-/// `abi_stable`'s check runs one way only: it refuses an older plugin as soon as a table has grown,
-/// although the older plugin lacks only what it is never asked for. So a refusal counts only if
-/// the other direction refuses too.
 fn check_layouts(path: &Path, root: &'static LibHeader) -> Result<()> {
     let ours = <PluginRootRef as StableAbi>::LAYOUT;
     let theirs = root
         .layout()
         .ok_or_else(|| refused(path, "it does not describe the layout of its types"))?;
+    compatible(ours, theirs).map_err(|report| {
+        // The checker's report is pages long; its first line that names a difference is enough.
+        refused(path, "the layout of its types differs from this program's")
+            .with_hint("rebuild the plugin with the released diolkos-sdk 1.x")
+            .with_source(Error::new(ErrorKind::Unsupported, summary(&report)))
+    })
+}
+
+/// Tells whether a host with our tables can use a plugin with theirs.
+///
+/// `abi_stable`'s check runs one way only: it refuses an older plugin as soon as a table has grown,
+/// although the older plugin lacks only what it is never asked for. So a refusal counts only if
+/// the other direction refuses too. What belongs to a table from the start, up to its
+/// `last_prefix_field`, must be there in either direction.
+pub(super) fn compatible(
+    ours: &'static TypeLayout,
+    theirs: &'static TypeLayout,
+) -> Result<(), String> {
     let Err(error) = check_layout_compatibility(ours, theirs) else { return Ok(()) };
-    if check_layout_compatibility(theirs, ours).is_ok() {
-        return Ok(());
-    }
-    // The checker's report is pages long; its first line that names a difference is enough for a
-    // user, and the whole is kept as the cause for `--debug`.
-    Err(refused(path, "the layout of its types differs from this program's")
-        .with_hint("rebuild the plugin with the released diolkos-sdk 1.x")
-        .with_source(Error::new(ErrorKind::Unsupported, summary(&error.to_string()))))
+    check_layout_compatibility(theirs, ours).map_err(|_| error.to_string())
 }
 
 fn summary(report: &str) -> String {

@@ -3,7 +3,7 @@
 //!
 //! A plugin built for ABI 1.n loads in every later 1.x host, whatever compiler built either:
 //!
-//! - [`entry`]: one C symbol gives a small fixed header, which the host reads before anything
+//! - `entry`: one C symbol gives a small fixed header, which the host reads before anything
 //!   else, and behind it an `abi_stable` root module.
 //! - [`types`]: the plain data that crosses, and its conversion from and to [`crate::model`].
 //! - [`objects`]: the method tables of transports, references, sources, destinations, readers,
@@ -18,6 +18,8 @@
 //! (`"diolkos.something/1"`) that either side may send the other, and that are simply unknown to
 //! who does not have them. Plain data carries a list of named extras for the same purpose.
 
+#[cfg(feature = "load")]
+mod elf;
 mod entry;
 #[doc(hidden)]
 pub mod export;
@@ -76,6 +78,8 @@ pub mod macro_support {
 #[macro_export]
 macro_rules! export_plugin {
     ($plugin:path) => {
+        // Not in the crate's own tests, so that several plugins can be compiled into one of them.
+        #[cfg(not(test))]
         #[allow(unsafe_code)]
         const _: () = {
             extern "C" fn transports() -> $crate::abi::macro_support::TransportsResult {
@@ -99,5 +103,7 @@ macro_rules! export_plugin {
     };
 }
 
+#[cfg(all(test, feature = "load"))]
+mod growth_tests;
 #[cfg(test)]
 mod tests;
