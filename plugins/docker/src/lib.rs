@@ -1,1 +1,51 @@
-//! the `docker:` transport: container registries
+//! Diolkos plugin: the `docker:` transport, images in container registries.
+//!
+//! Requests are counted: none is made that a later one answers as well. There is no first ping,
+//! the first request that is needed anyway finds out how a registry is reached and what it asks
+//! for; connections, tokens and what was learnt are shared by all uses of a registry.
+//!
+//! - [`reference`]: syntax and names. [`options`]: what plugin.toml declares.
+//! - [`source`], [`destination`], [`uploads`], [`upload`], [`tags`], [`delete`]: what is done with a registry.
+//! - [`registry`]: open registries, and a repository in one of them.
+//! - [`client`]: requests, redirects, HTTPS or not. [`challenge`], [`auth`]: who we are.
+//! - [`tls`], [`validity`]: certificates. [`errors`]: words and kinds of failures.
+
+mod auth;
+mod challenge;
+mod client;
+mod delete;
+mod destination;
+mod download;
+mod errors;
+mod options;
+mod reference;
+mod registry;
+mod source;
+mod tags;
+mod tls;
+mod upload;
+mod uploads;
+mod validity;
+
+use std::sync::Arc;
+
+use diolkos_sdk::{ImageRef, Plugin, Result, Transport};
+
+/// The `docker:` transport.
+#[derive(Default)]
+pub struct Docker {
+    registries: Arc<registry::Registries>,
+}
+
+impl Transport for Docker {
+    fn parse(&self, details: &str) -> Result<Box<dyn ImageRef>> {
+        Ok(Box::new(reference::DockerRef::parse(details, &self.registries)?))
+    }
+}
+
+/// Makes the plugin.
+pub fn plugin() -> Plugin {
+    Plugin::new().with("docker", Docker::default())
+}
+
+diolkos_sdk::export_plugin!(plugin);

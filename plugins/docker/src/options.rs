@@ -1,0 +1,172 @@
+//! The options of plugin.toml, parsed.
+//!
+//! Nothing secret can be printed: passwords and tokens are [`Secret`]s. Credentials from files and
+//! helper programs will join here, as further ways to fill [`Options::credentials`].
+
+use std::fmt;
+use std::path::PathBuf;
+
+use diolkos_sdk::{Error, ErrorKind, Result, Session};
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Returns the text, for a header and nothing else.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+/// A user name and password.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Credentials {
+    pub username: String,
+    pub password: Secret,
+}
+
+/// How the user wants a registry to be reached.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Options {
+    /// Whether only HTTPS with valid certificates will do.
+    pub tls_verify: bool,
+    /// Where certificates are, in place of the usual directories.
+    pub cert_dir: Option<PathBuf>,
+    /// Who we are; `None` is anonymous.
+    pub credentials: Option<Credentials>,
+    /// A bearer token to use as it is.
+    pub registry_token: Option<Secret>,
+    /// What we call ourselves.
+    pub user_agent: String,
+}
+
+impl Options {
+    /// Reads the options of a session.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for contradictions and credentials that make no sense.
+    pub fn of(session: &Session) -> Result<Self> {
+        let options = &session.options;
+        let name = concat!("diolkos/", env!("CARGO_PKG_VERSION"));
+        let user_agent = match options.get("user-agent-prefix") {
+            Some(prefix) if !prefix.is_empty() => format!("{prefix} {name}"),
+            _ => name.to_owned(),
+        };
+        if user_agent.bytes().any(|byte| byte.is_ascii_control()) {
+            return Err(invalid("user-agent-prefix holds control characters"));
+        }
+        Ok(Self {
+            tls_verify: options.flag("tls-verify")?.unwrap_or(true),
+            cert_dir: options.get("cert-dir").filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            credentials: credentials(session)?,
+            registry_token: options
+                .get("registry-token")
+                .filter(|token| !token.is_empty())
+                .map(Secret::new),
+            user_agent,
+        })
+    }
+}
+
+fn credentials(session: &Session) -> Result<Option<Credentials>> {
+    let options = &session.options;
+    let anonymous = options.flag("no-creds")?.unwrap_or(false);
+    let (creds, username, password) =
+        (options.get("creds"), options.get("username"), options.get("password"));
+    match (creds, username, password) {
+        (Some(_), _, _) if anonymous => {
+            Err(invalid("creds and no-creds cannot be specified at the same time"))
+        }
+        (_, Some(_), _) if anonymous => {
+            Err(invalid("username and no-creds cannot be specified at the same time"))
+        }
+        (Some(_), Some(_), _) => {
+            Err(invalid("creds and username cannot be specified at the same time"))
+        }
+        (_, Some(_), None) => Err(invalid("password must be specified when username is specified")),
+        (_, None, Some(_)) => Err(invalid("username must be specified when password is specified")),
+        (Some(""), None, None) => Err(invalid("credentials can't be empty")),
+        (Some(creds), None, None) => {
+            let (username, password) = creds.split_once(':').unwrap_or((creds, ""));
+            if username.is_empty() {
+                return Err(invalid("username can't be empty"));
+            }
+            Ok(Some(Credentials { username: username.to_owned(), password: Secret::new(password) }))
+        }
+        (None, Some(username), Some(password)) => {
+            Ok(Some(Credentials { username: username.to_owned(), password: Secret::new(password) }))
+        }
+        (None, None, None) => Ok(None),
+    }
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidInput, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use diolkos_sdk::{Host, PlatformChoice};
+
+    use super::*;
+
+    fn parse(options: &[(&str, &str)]) -> Result<Options> {
+        Options::of(&Session {
+            options: options.iter().copied().collect(),
+            platform: PlatformChoice::default(),
+            temp_dir: PathBuf::new(),
+            host: Host::silent(),
+        })
+    }
+
+    #[test]
+    fn a_password_may_hold_colons_or_be_absent() {
+        let of = |creds| parse(&[("creds", creds)]).unwrap().credentials.unwrap();
+        assert_eq!(of("me:a:b").password.reveal(), "a:b");
+        assert_eq!(of("me").password.reveal(), "");
+        assert_eq!(of("me").username, "me");
+    }
+
+    #[test]
+    fn contradictions_are_named() {
+        for (options, words) in [
+            (&[("creds", "a:b"), ("no-creds", "true")][..], "creds and no-creds"),
+            (&[("username", "a"), ("no-creds", "true")], "username and no-creds"),
+            (&[("username", "a"), ("creds", "a:b")], "creds and username"),
+            (&[("username", "a")], "password must be"),
+            (&[("password", "a")], "username must be"),
+            (&[("creds", "")], "credentials can't be empty"),
+            (&[("creds", ":x")], "username can't be empty"),
+            (&[("tls-verify", "maybe")], "tls-verify"),
+        ] {
+            let error = parse(options).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+            assert!(error.message().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_printed() {
+        let options = parse(&[("creds", "me:hush"), ("registry-token", "whisper")]).unwrap();
+        let text = format!("{options:?}");
+        assert!(!text.contains("hush") && !text.contains("whisper"), "{text}");
+    }
+
+    #[test]
+    fn the_prefix_stands_before_our_own_name() {
+        let options = parse(&[("user-agent-prefix", "ci/1")]).unwrap();
+        assert!(options.user_agent.starts_with("ci/1 diolkos/"), "{}", options.user_agent);
+        assert!(parse(&[("user-agent-prefix", "a\r\nb: c")]).is_err());
+    }
+}

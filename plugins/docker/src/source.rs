@@ -1,0 +1,205 @@
+//! Reading side: manifests and blobs, each with one request.
+//!
+//! Opening sends nothing. A blob is resumed with a range. Foreign layers come from the URLs in
+//! their descriptor, without credentials, and from the registry only where those fail.
+
+use std::sync::{Mutex, PoisonError};
+
+use diolkos_sdk::model::media_type;
+use diolkos_sdk::{
+    Blob, Descriptor, Digest, Error, ErrorKind, RawManifest, Result, ResultExt, Source,
+};
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE,
+};
+use reqwest::{Method, StatusCode, Url};
+
+use crate::client::{self, Request, Response, Target};
+use crate::download::{Download, Empty};
+use crate::errors;
+use crate::registry::{Access, Repository};
+
+/// An image in a registry.
+pub(crate) struct DockerSource {
+    repository: Repository,
+    /// The top-level manifest, once it was read: nothing is asked twice.
+    top: Mutex<Option<RawManifest>>,
+}
+
+impl DockerSource {
+    pub fn new(repository: Repository) -> Self {
+        Self { repository, top: Mutex::default() }
+    }
+
+    async fn read_manifest(&self, what: &str) -> Result<RawManifest> {
+        let request = self.repository.manifest_request(Method::GET, what, Access::Pull);
+        let response = self.repository.send(request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(manifest_failure(response).await);
+        }
+        let media_type = media_type_of(response.headers());
+        let limit = usize::try_from(RawManifest::MAX_SIZE).unwrap_or(usize::MAX);
+        Ok(RawManifest::new(client::body(response, limit).await?, media_type))
+    }
+
+    async fn read_blob(&self, request: Request, from: u64) -> Result<Blob> {
+        // Bytes must come as they are stored: their digest is of those.
+        let mut request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if from > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={from}-"));
+            request = request.header(RANGE, range.expect("digits make a valid header"));
+        }
+        let response = self.repository.send(request).await?;
+        let size = match (response.status(), from) {
+            (StatusCode::OK, 0) => number(response.headers().get(CONTENT_LENGTH)),
+            (StatusCode::PARTIAL_CONTENT, 1..) => range_size(response.headers(), from)?,
+            (StatusCode::OK, _) => {
+                return Err(Error::unsupported(
+                    "the server does not process ranges and sends the blob from its beginning",
+                ));
+            }
+            _ => return Err(client::failure(response).await),
+        };
+        Ok(Blob { size, reader: Box::new(Download::start(&self.repository, response)) })
+    }
+
+    async fn read_foreign(&self, urls: &[String], from: u64) -> Result<Blob> {
+        let mut last = Error::new(ErrorKind::NotFound, "no URL is http or https");
+        for text in urls {
+            let Some(url) = Url::parse(text).ok().filter(|url| url.scheme().starts_with("http"))
+            else {
+                continue;
+            };
+            let shown = errors::redact(&url);
+            let request = Request::new(Method::GET, Target::Url(url)).anonymous();
+            match self.read_blob(request, from).await {
+                Ok(blob) => return Ok(blob),
+                Err(error) => {
+                    last = error.context(format!("error fetching external blob from {shown:?}"));
+                }
+            }
+        }
+        Err(last.context("failed fetching external blob from all urls"))
+    }
+}
+
+impl Source for DockerSource {
+    fn manifest(&self, instance: Option<&Digest>) -> Result<RawManifest> {
+        let mut top = self.top.lock().unwrap_or_else(PoisonError::into_inner);
+        let what = match (instance, &*top) {
+            (Some(instance), _) => instance.as_str(),
+            (None, Some(top)) => return Ok(top.clone()),
+            (None, None) => self.repository.tag_or_digest().unwrap_or("latest"),
+        };
+        let manifest = |this: &Self| {
+            this.repository
+                .block_on(this.read_manifest(what))
+                .context(|| format!("reading manifest {what} in {}", this.repository.name.name()))
+        };
+        if instance.is_some() {
+            drop(top);
+            return manifest(self);
+        }
+        let read = manifest(self)?;
+        *top = Some(read.clone());
+        Ok(read)
+    }
+
+    fn blob(&self, blob: &Descriptor, from: u64) -> Result<Blob> {
+        if from > 0 && blob.size == Some(from) {
+            return Ok(Blob { size: blob.size, reader: Box::new(Empty) });
+        }
+        let foreign = media_type::is_foreign_layer(&blob.media_type) && !blob.urls.is_empty();
+        self.repository.block_on(async {
+            let failed = if foreign {
+                match self.read_foreign(&blob.urls, from).await {
+                    Ok(blob) => return Ok(blob),
+                    Err(error) => Some(error),
+                }
+            } else {
+                None
+            };
+            let rest = format!("/blobs/{}", blob.digest);
+            let request = self.repository.request(Method::GET, &rest, Access::Pull);
+            match (self.read_blob(request, from).await, failed) {
+                (Ok(blob), _) => Ok(blob),
+                (Err(error), Some(failed)) if error.kind() == ErrorKind::NotFound => Err(failed),
+                (Err(error), _) => Err(error.context("fetching blob")),
+            }
+        })
+    }
+}
+
+/// Makes the error of a manifest that could not be had.
+pub(crate) async fn manifest_failure(response: Response) -> Error {
+    let status = response.status();
+    let (error, body) = client::failure_with_body(response).await;
+    let unknown_repository = errors::has_code(status, &body, &["NAME_UNKNOWN"]);
+    if error.kind() != ErrorKind::NotFound || unknown_repository {
+        return error;
+    }
+    let mut message = error.message().to_owned();
+    if body.is_empty() {
+        "manifest unknown".clone_into(&mut message);
+    }
+    let missing = Error::new(ErrorKind::ImageNotFound, message);
+    match error.hint() {
+        Some(hint) => missing.with_hint(hint.to_owned()),
+        None => missing,
+    }
+}
+
+/// Returns the type in `Content-Type`, without parameters; empty where there is none.
+fn media_type_of(headers: &HeaderMap) -> String {
+    let text = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// Returns the whole size that `Content-Range: bytes 10-99/100` tells, if it begins at `from`.
+fn range_size(headers: &HeaderMap, from: u64) -> Result<Option<u64>> {
+    let text = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let parsed = text.trim().strip_prefix("bytes ").and_then(|range| {
+        let (range, size) = range.split_once('/')?;
+        let (first, _) = range.split_once('-')?;
+        Some((first.trim().parse::<u64>().ok()?, size.trim().parse::<u64>().ok()))
+    });
+    match parsed {
+        Some((first, size)) if first == from => Ok(size),
+        _ => Err(Error::unsupported(format!(
+            "the server sends another range than the one asked for: asked for bytes from {from}, \
+             got {text:?}"
+        ))),
+    }
+}
+
+/// Reads a header that is a number.
+pub(crate) fn number(value: Option<&HeaderValue>) -> Option<u64> {
+    value?.to_str().ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(text: &'static str, from: u64) -> Result<Option<u64>> {
+        range_size(&HeaderMap::from_iter([(CONTENT_RANGE, HeaderValue::from_static(text))]), from)
+    }
+
+    #[test]
+    fn another_range_than_the_one_asked_for_is_refused() {
+        assert_eq!(range("bytes 10-99/100", 10).unwrap(), Some(100));
+        assert_eq!(range("bytes 10-99/*", 10).unwrap(), None);
+        for bad in ["bytes 0-99/100", "bytes */100", "", "lines 10-99/100", "bytes x"] {
+            assert_eq!(range(bad, 10).unwrap_err().kind(), ErrorKind::Unsupported, "{bad}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_no_part_of_a_media_type() {
+        let of = |text| {
+            media_type_of(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(text))]))
+        };
+        assert_eq!(of("Application/JSON; charset=utf-8"), "application/json");
+        assert_eq!(media_type_of(&HeaderMap::new()), "");
+    }
+}

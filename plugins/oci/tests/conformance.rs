@@ -1,0 +1,7 @@
+//! Every conformance case, with the transport linked in and with the built library loaded.
+
+diolkos_sdk::conformance!(
+    plugin = diolkos_oci::plugin,
+    transport = "oci",
+    through = [linked, loaded]
+);
