@@ -54,7 +54,20 @@ pub(super) fn name(role: BlobRole, layers: usize, blob: &Descriptor) -> String {
     let size = blob.size.map_or_else(|| "unknown size".to_owned(), bytes);
     match role {
         BlobRole::Config => format!("config ({}, {size})", blob.digest),
-        BlobRole::Layer(index) => format!("layer {} of {layers} ({}, {size})", index + 1, blob.digest),
+        BlobRole::Layer(index) => {
+            format!("layer {} of {layers} ({}, {size})", index + 1, blob.digest)
+        }
+    }
+}
+
+/// Checks the size that the source gives against the manifest's, and returns what is known of it.
+pub(super) fn known_size(descriptor: &Descriptor, opened: &Blob) -> Result<Option<u64>> {
+    match (descriptor.size, opened.size) {
+        (Some(expected), Some(actual)) if expected != actual => Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("the blob has {actual} bytes, its manifest says {expected}"),
+        )),
+        (expected, actual) => Ok(expected.or(actual)),
     }
 }
 
@@ -78,7 +91,7 @@ impl BlobCopy<'_> {
             }
         }
         let opened = self.open()?;
-        let size = self.check_size(&opened)?;
+        let size = known_size(self.blob, &opened).map_err(|error| self.reading(error))?;
         let (found, start) = self.look(opened.reader)?;
         let action = match (&self.rules, found) {
             (Some(rules), Some(found)) => rules.action(found),
@@ -135,19 +148,6 @@ impl BlobCopy<'_> {
         self.source.blob(self.blob, 0).map_err(|error| self.reading(error))
     }
 
-    /// Checks the size that the source gives against the manifest's, and returns the better known.
-    fn check_size(&self, opened: &Blob) -> Result<Option<u64>> {
-        match (self.blob.size, opened.size) {
-            (Some(expected), Some(actual)) if expected != actual => {
-                Err(self.reading(Error::new(
-                    ErrorKind::Corrupt,
-                    format!("the blob has {actual} bytes, its manifest says {expected}"),
-                )))
-            }
-            (expected, actual) => Ok(expected.or(actual)),
-        }
-    }
-
     /// Looks at the first bytes, if they decide anything, without losing them.
     fn look(&self, mut reader: Box<dyn BlobReader>) -> Result<(Option<Compression>, Started)> {
         let mut start = Vec::new();
@@ -157,10 +157,9 @@ impl BlobCopy<'_> {
         let mut first = [0; 8];
         if let Some(extent) = reader.extent() {
             let want = usize::try_from(extent.length.min(8)).expect("at most eight");
-            let count = rustix::io::pread(extent.file, &mut first[..want], extent.offset)
-                .map_err(|error| {
-                    self.reading(Error::io("cannot read the blob's file", error.into()))
-                })?;
+            let count = rustix::io::pread(extent.file, &mut first[..want], extent.offset).map_err(
+                |error| self.reading(Error::io("cannot read the blob's file", error.into())),
+            )?;
             return Ok((Some(Compression::detect(&first[..count])), Started { reader, start }));
         }
         while start.len() < 8 {

@@ -91,7 +91,9 @@ fn move_bytes(
                 Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => {
                     in_kernel = false;
                 }
-                Err(error) => return Err(Error::io("cannot copy to the blob's file", error.into())),
+                Err(error) => {
+                    return Err(Error::io("cannot copy to the blob's file", error.into()));
+                }
             }
         } else {
             buffer.resize(BUFFER, 0);

@@ -118,10 +118,7 @@ impl<'a> Copier<'a> {
 
     fn parse(&self, raw: &RawManifest) -> Result<Manifest> {
         Manifest::parse(raw).context(|| {
-            format!(
-                "source: determining manifest MIME type for {}",
-                self.source_side.names.details
-            )
+            format!("source: determining manifest MIME type for {}", self.source_side.names.details)
         })
     }
 
@@ -258,12 +255,16 @@ impl<'a> Copier<'a> {
     ) -> Result<Written> {
         let mut refusals = Vec::new();
         for media_type in types {
-            let raw = if media_type == index.media_type() {
+            let raw = if media_type == index.media_type() && instances.is_empty() {
+                Ok(index.raw().clone())
+            } else if media_type == index.media_type() {
                 index.with_instances(instances)
             } else {
                 index.convert(media_type, instances)
             }
-            .context(|| format!("converting manifest list to list with MIME type {media_type:?}"))?;
+            .context(|| {
+                format!("converting manifest list to list with MIME type {media_type:?}")
+            })?;
             if let Some(why) = cannot_modify
                 && raw.bytes != index.raw().bytes
             {

@@ -71,10 +71,9 @@ pub fn run(
     policy: &Policy,
     progress: &dyn Progress,
 ) -> Result<Report> {
-    let cache = BlobCache::at(BlobCache::default_path());
-    let result = copy(request, source, destination, policy, &cache, progress).context(|| {
-        format!("cannot copy `{}` to `{}`", source.name, destination.name)
-    });
+    let cache = BlobCache::at(request.blob_cache.clone());
+    let result = copy(request, source, destination, policy, &cache, progress)
+        .context(|| format!("cannot copy `{}` to `{}`", source.name, destination.name));
     if let Err(why) = cache.flush() {
         source.session.host.debug(format!("blob info cache: {why}"));
     }
@@ -93,6 +92,8 @@ fn copy(
     let copier = opened.copier(request, cache, progress);
     let written = copier.copy_top(&opened.top)?;
     drop(copier);
+    // The last moment at which a stopped copy can leave everything as it was.
+    opened.host.check_cancelled()?;
     let committed = if written.was_there {
         Committed::default()
     } else {
@@ -101,10 +102,7 @@ fn copy(
             media_type: written.media_type.clone(),
             size: written.manifest.bytes.len() as u64,
         };
-        opened
-            .destination
-            .commit(&top)
-            .context(|| "destination: committing the finished image")?
+        opened.destination.commit(&top).context(|| "destination: committing the finished image")?
     };
     progress.event(&Event::Done { digest: written.digest.clone() });
     let Written { digest, manifest, was_there, .. } = written;
@@ -121,7 +119,7 @@ pub fn plan(
     destination: &Endpoint,
     policy: &Policy,
 ) -> Result<Plan> {
-    let cache = BlobCache::at(BlobCache::default_path());
+    let cache = BlobCache::at(request.blob_cache.clone());
     let opened = open(request, source, destination, policy, &Silent)
         .context(|| format!("cannot copy `{}` to `{}`", source.name, destination.name))?;
     let copier = opened.copier(request, &cache, &Silent);
@@ -175,12 +173,8 @@ fn open(
     let (source_side, destination_side) = (side(source), side(destination));
     let source_session = session(source);
     let host = source_session.host.clone();
-    let retry = Retry {
-        times: request.retry_times,
-        delay: request.retry_delay,
-        host: &host,
-        progress,
-    };
+    let retry =
+        Retry { times: request.retry_times, delay: request.retry_delay, host: &host, progress };
     let opened = retry
         .run("opening the source", || source.reference.open(&source_session))
         .context(|| "source: opening it")?;

@@ -52,10 +52,7 @@ pub(super) fn stage<'scope, 'env>(
 
 impl Output {
     /// Passes on all that `reader` gives, in full buffers.
-    pub(super) fn fill(
-        &mut self,
-        mut read: impl FnMut(&mut [u8]) -> Result<usize>,
-    ) -> Result<()> {
+    pub(super) fn fill(&mut self, mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<()> {
         loop {
             let mut buffer = self.used.try_recv().unwrap_or_default();
             buffer.resize(BUFFER, 0);

@@ -157,7 +157,9 @@ fn no_type_for(
             format_type(format)
         )
     } else if accepted.is_empty() {
-        format!("compression using {name} required, but none of the known manifest formats support it")
+        format!(
+            "compression using {name} required, but none of the known manifest formats support it"
+        )
     } else {
         format!(
             "compression using {name} required but the destination only supports MIME types [{}], \

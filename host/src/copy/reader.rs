@@ -59,7 +59,11 @@ impl<'a> ResumingReader<'a> {
             }
             let patient = Retry { times: u32::MAX, ..self.retry };
             let at = self.position;
-            patient.wait(&format!("blob {} from byte {at}", self.blob.digest), self.breaks, error)?;
+            patient.wait(
+                &format!("blob {} from byte {at}", self.blob.digest),
+                self.breaks,
+                error,
+            )?;
             self.breaks += 1;
             match self.source.blob(self.blob, self.position) {
                 Ok(Blob { reader, .. }) => {

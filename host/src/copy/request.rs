@@ -1,5 +1,8 @@
 //! What the user asked of a copy, as values; the command line makes these and nothing else does.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use diolkos_sdk::{ImageRef, PlatformChoice, Session};
 
 use crate::compress::Compression;
@@ -81,7 +84,10 @@ pub struct CopyRequest {
     /// How often a step that failed for a passing reason is tried again.
     pub retry_times: u32,
     /// The delay before a retry; `None` is growing from one second.
-    pub retry_delay: Option<std::time::Duration>,
+    pub retry_delay: Option<Duration>,
+    /// File of the blob info cache, usually [`crate::cache::BlobCache::default_path`]; `None`
+    /// remembers nothing beyond this copy.
+    pub blob_cache: Option<PathBuf>,
 }
 
 impl Default for CopyRequest {
@@ -100,6 +106,7 @@ impl Default for CopyRequest {
             parallel_copies: None,
             retry_times: 0,
             retry_delay: None,
+            blob_cache: None,
         }
     }
 }

@@ -51,6 +51,8 @@ pub(super) struct Side {
 /// One image to copy, as its facts say.
 pub(super) struct Image<'a> {
     pub manifest: ImageManifest,
+    /// The layers to read: the manifest's, or those that the source keeps in their place.
+    pub layers: Vec<Layer>,
     pub digest: Digest,
     /// Set for the instances of an index that is copied with them.
     pub instance: Option<&'a Digest>,
@@ -104,9 +106,8 @@ impl<'a> Copier<'a> {
         instance: Option<&'a Digest>,
         platform: Option<String>,
     ) -> Result<Image<'a>> {
-        let Manifest::Image(manifest) = Manifest::parse(raw).context(|| {
-            format!("source: parsing manifest {digest}")
-        })?
+        let Manifest::Image(manifest) =
+            Manifest::parse(raw).context(|| format!("source: parsing manifest {digest}"))?
         else {
             return Err(Error::new(
                 ErrorKind::Corrupt,
@@ -115,6 +116,18 @@ impl<'a> Copier<'a> {
         };
         let signatures = self.signatures(instance)?;
         let cannot_modify = self.cannot_modify(!signatures.is_empty());
+        let layers = self.layers(&manifest, instance)?;
+        if let Some(why) = &cannot_modify
+            && layers.iter().zip(manifest.layers()).any(|(a, b)| a.blob.digest != b.blob.digest)
+        {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "Copying this image would require changing layer representation, which we \
+                     cannot do: {why:?}"
+                ),
+            ));
+        }
         if let (Some(why), Some(name)) = (&cannot_modify, self.docker_name())
             && manifest.embedded_name_differs(&name)
         {
@@ -145,7 +158,32 @@ impl<'a> Copier<'a> {
         }
         let rules = (cannot_modify.is_none() && manifest.is_container_image())
             .then(|| LayerRules::new(self.accepts.layer_form, self.request));
-        Ok(Image { manifest, digest, instance, platform, signatures, cannot_modify, types, rules })
+        Ok(Image { manifest, layers, digest, instance, platform, signatures, cannot_modify, types, rules })
+    }
+
+    /// Returns the layers to read, which a source may keep in another form than its manifest says.
+    fn layers(&self, manifest: &ImageManifest, instance: Option<&Digest>) -> Result<Vec<Layer>> {
+        let mut layers = manifest.layers().to_vec();
+        let Some(kept) =
+            self.source.layers(instance).context(|| "source: listing the layers it keeps")?
+        else {
+            return Ok(layers);
+        };
+        let expected = layers.iter().filter(|layer| !layer.empty).count();
+        if kept.len() != expected {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                format!("source: it keeps {} layers, its manifest names {expected}", kept.len()),
+            ));
+        }
+        for (layer, kept) in layers.iter_mut().filter(|layer| !layer.empty).zip(kept) {
+            if layer.blob.digest != kept.digest {
+                // Its own type says nothing about the form it is kept in.
+                layer.compression = None;
+            }
+            layer.blob = kept;
+        }
+        Ok(layers)
     }
 
     /// Reads the signatures that go along, and makes sure the destination takes them.
@@ -161,7 +199,10 @@ impl<'a> Copier<'a> {
         if let (false, Err(why)) = (signatures.is_empty(), &self.accepts.signatures) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
-                format!("Can not copy signatures to {}: {why}", self.destination_side.names.details),
+                format!(
+                    "Can not copy signatures to {}: {why}",
+                    self.destination_side.names.details
+                ),
             )
             .with_hint("use --remove-signatures to copy the image without them"));
         }
@@ -191,7 +232,9 @@ impl<'a> Copier<'a> {
 
     /// Copies one image: blobs, config, manifest, signatures.
     pub(super) fn copy(&self, image: &Image<'_>) -> Result<Written> {
+        self.host.check_cancelled()?;
         let layers = self.copy_blobs(image)?;
+        self.host.check_cancelled()?;
         let Some(layers) = layers else {
             // The destination names this very image already.
             return Ok(Written {
@@ -348,18 +391,24 @@ impl<'a> Copier<'a> {
     ) -> Vec<LayerWritten> {
         let mut copied = copied.into_iter();
         image
-            .manifest
-            .layers()
+            .layers
             .iter()
-            .filter_map(|layer| if is_skipped(image, layer) { Some(LayerWritten::unchanged(layer, layer.blob.size.unwrap_or(0))) } else { copied.next() })
+            .filter_map(|layer| {
+                if is_skipped(image, layer) {
+                    Some(LayerWritten::unchanged(layer, layer.blob.size.unwrap_or(0)))
+                } else {
+                    copied.next()
+                }
+            })
             .collect()
     }
 
     /// Asks whether the reference names this image already and nothing would be changed.
     fn is_already_there(&self, image: &Image<'_>) -> Result<bool> {
         let keeps_layers = image.rules.as_ref().is_none_or(|rules| {
-            image.manifest.layers().iter().all(|layer| {
-                !layer.recompressible || rules.likely_action(layer.compression) == Some(Action::Keep)
+            image.layers.iter().all(|layer| {
+                !layer.recompressible
+                    || rules.likely_action(layer.compression) == Some(Action::Keep)
             })
         });
         if image.instance.is_some()
@@ -444,9 +493,7 @@ impl<'a> Copier<'a> {
         let reused = self
             .retry()
             .run(&job.name, || self.destination.reuse(&wanted))
-            .map_err(|error| {
-                error.context(format!("destination: trying to reuse {}", job.name))
-            })?;
+            .map_err(|error| error.context(format!("destination: trying to reuse {}", job.name)))?;
         let Some(reused) = reused else { return Ok(None) };
         let is_same = reused.digest == job.blob.digest;
         let Some(size) = reused.size.or(if is_same { job.blob.size } else { None }) else {
@@ -474,10 +521,8 @@ impl<'a> Copier<'a> {
             && let Some(there) = &source.names.location
             && there.scope == here.scope
         {
-            candidates.push(BlobCandidate {
-                blob: job.blob.clone(),
-                location: Some(there.clone()),
-            });
+            candidates
+                .push(BlobCandidate { blob: job.blob.clone(), location: Some(there.clone()) });
         }
         let substitute = job.layer.is_some() && image.rules.is_some();
         for known in
@@ -496,10 +541,9 @@ impl<'a> Copier<'a> {
             } else {
                 Descriptor::new(job.blob.media_type.clone(), known.digest, None)
             };
-            let location = known.location.map(|place| diolkos_sdk::Location {
-                scope: here.scope.clone(),
-                place,
-            });
+            let location = known
+                .location
+                .map(|place| diolkos_sdk::Location { scope: here.scope.clone(), place });
             let candidate = BlobCandidate { blob, location };
             if !candidates.contains(&candidate) {
                 candidates.push(candidate);
@@ -660,12 +704,15 @@ impl<'a> Copier<'a> {
             .iter()
             .map(|(media_type, error)| format!("{media_type}({})", error.chain().join(": ")))
             .collect();
-        tried.extend(image.types.last().map(|last_type| {
-            format!("{last_type}({})", last.chain().join(": "))
-        }));
+        tried.extend(
+            image.types.last().map(|last_type| format!("{last_type}({})", last.chain().join(": "))),
+        );
         Err(Error::new(
             last.kind(),
-            format!("Uploading manifest failed, attempted the following formats: {}", tried.join(", ")),
+            format!(
+                "Uploading manifest failed, attempted the following formats: {}",
+                tried.join(", ")
+            ),
         ))
     }
 
@@ -721,8 +768,10 @@ impl<'a> Copier<'a> {
         } else {
             crate::image::digest_of(&raw.bytes)?
         };
-        self.progress
-            .event(&Event::Manifest { digest: digest.clone(), top_level: image.instance.is_none() });
+        self.progress.event(&Event::Manifest {
+            digest: digest.clone(),
+            top_level: image.instance.is_none(),
+        });
         self.retry()
             .run("manifest", || {
                 self.destination.put_manifest(&raw, image.instance.map(|_| &digest))
@@ -740,11 +789,9 @@ impl<'a> Copier<'a> {
 
     /// Reads a config into memory, verified.
     fn read_config(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
-        self.retry()
-            .run("config", || read_small(self.source, descriptor))
-            .map_err(|error| {
-                error.context(format!("source: reading config blob {}", descriptor.digest))
-            })
+        self.retry().run("config", || read_small(self.source, descriptor)).map_err(|error| {
+            error.context(format!("source: reading config blob {}", descriptor.digest))
+        })
     }
 
     /// Writes bytes of our own making.
@@ -796,10 +843,13 @@ pub(super) fn read_manifest(
     instance: Option<&Digest>,
     retry: &Retry<'_>,
 ) -> Result<RawManifest> {
-    let raw = retry.run("manifest", || source.manifest(instance)).map_err(|error| match instance {
-        None => error.context("source: reading manifest"),
-        Some(digest) => error.context(format!("source: reading manifest for instance {digest}")),
-    })?;
+    let raw =
+        retry.run("manifest", || source.manifest(instance)).map_err(|error| match instance {
+            None => error.context("source: reading manifest"),
+            Some(digest) => {
+                error.context(format!("source: reading manifest for instance {digest}"))
+            }
+        })?;
     if raw.bytes.len() as u64 > RawManifest::MAX_SIZE {
         return Err(Error::new(
             ErrorKind::Corrupt,
@@ -829,17 +879,14 @@ pub(super) fn read_manifest(
 /// # Errors
 /// [`ErrorKind::Corrupt`] when it is not what its descriptor says, or is no small blob.
 pub fn read_small(source: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8>> {
-    let too_large = || {
-        Error::new(
-            ErrorKind::Corrupt,
-            format!("the config is larger than {MAX_CONFIG} bytes"),
-        )
-    };
+    let too_large =
+        || Error::new(ErrorKind::Corrupt, format!("the config is larger than {MAX_CONFIG} bytes"));
     if descriptor.size.is_some_and(|size| size > MAX_CONFIG) {
         return Err(too_large());
     }
     let mut blob = source.blob(descriptor, 0)?;
-    let mut verifier = Verifier::new(&descriptor.digest, descriptor.size.or(blob.size));
+    let size = super::blob::known_size(descriptor, &blob)?;
+    let mut verifier = Verifier::new(&descriptor.digest, size);
     let mut bytes = Vec::new();
     let mut buffer = vec![0; super::pipe::BUFFER];
     loop {
@@ -866,7 +913,7 @@ pub(super) fn reference_digest(names: &Names) -> Option<Digest> {
 /// The blobs of an image that are copied one by one: layers, then the config unless it is
 /// converted.
 fn jobs<'a>(image: &'a Image<'_>) -> Vec<Job<'a>> {
-    let layers = image.manifest.layers();
+    let layers = &image.layers;
     let mut jobs: Vec<Job<'a>> = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
         if is_skipped(image, layer) {
@@ -909,7 +956,11 @@ fn needs_diff_ids(image: &Image<'_>) -> bool {
 }
 
 fn layers_differ(manifest: &ImageManifest, written: &[LayerWritten]) -> bool {
-    manifest.layers().iter().zip(written).any(|(layer, written)| layer.blob.digest != written.digest)
+    manifest
+        .layers()
+        .iter()
+        .zip(written)
+        .any(|(layer, written)| layer.blob.digest != written.digest)
 }
 
 /// Tells whether one of the manifest types can name a layer in this compression.

@@ -1,0 +1,261 @@
+//! `generate`: the manual pages, made from the same commands that parse the command line.
+//!
+//! Hidden: packages call it while they are built. What a page says of plugins is what is installed
+//! (or named by `--plugin-dir`) at that time.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use clap::{Arg, ArgMatches, Command};
+use clap_mangen::Man;
+use diolkos_sdk::{Error, ErrorKind, Result, ResultExt};
+
+use super::args::command_line;
+use super::console::Personality;
+use super::context::Context;
+use super::flags::one;
+use crate::plugin::{Side, Transports};
+
+/// The command's name.
+pub const NAME: &str = "generate";
+
+/// Makes the command.
+pub fn command() -> Command {
+    Command::new(NAME).about("Write files for packages").hide(true).subcommand(
+        Command::new("man").about("Write the manual pages into a directory").arg(
+            Arg::new("directory")
+                .value_name("DIR")
+                .required(true)
+                .help("The directory, which exists"),
+        ),
+    )
+}
+
+/// Runs the command.
+pub fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
+    match matches.subcommand() {
+        Some(("man", matches)) => {
+            let dir = one::<String>(matches, "directory").unwrap_or_default();
+            for (name, page) in man_pages(&context.transports) {
+                let path = Path::new(&dir).join(name);
+                std::fs::write(&path, page)
+                    .context(|| format!("cannot write `{}`", path.display()))?;
+            }
+            Ok(())
+        }
+        _ => Err(Error::new(ErrorKind::InvalidInput, "missing command 'generate COMMAND'")),
+    }
+}
+
+/// Makes all manual pages: file name and content.
+pub fn man_pages(transports: &Transports) -> Vec<(String, Vec<u8>)> {
+    let mut root = command_line(Personality::Diolkos, transports).command;
+    root.build();
+    let mut pages = Vec::new();
+    pages.push(page(&root, "diolkos", transports));
+    for command in root.get_subcommands().filter(|it| !it.is_hide_set() && it.get_name() != "help")
+    {
+        let name = format!("diolkos-{}", command.get_name());
+        pages.push(page(command, &name, transports));
+        for nested in command.get_subcommands().filter(|it| it.get_name() != "help") {
+            pages.push(page(nested, &format!("{name}-{}", nested.get_name()), transports));
+        }
+    }
+    pages
+}
+
+fn page(command: &Command, name: &str, transports: &Transports) -> (String, Vec<u8>) {
+    let spoken = name.replace('-', " ");
+    // The synopsis is made from the name under which the command is called.
+    let spoken: &'static str = Box::leak(spoken.into_boxed_str());
+    let command =
+        command.clone().name(name.to_owned()).bin_name(spoken).disable_help_subcommand(true);
+    let man = Man::new(command)
+        .title(name.to_uppercase())
+        .source(format!("diolkos {}", env!("CARGO_PKG_VERSION")))
+        .manual("Diolkos");
+    let mut page = Vec::new();
+    let written = man
+        .render_title(&mut page)
+        .and_then(|()| man.render_name_section(&mut page))
+        .and_then(|()| man.render_synopsis_section(&mut page))
+        .and_then(|()| man.render_description_section(&mut page))
+        .and_then(|()| man.render_options_section(&mut page));
+    written.expect("writing to memory cannot fail");
+    page.extend(sections(name, transports).into_bytes());
+    (format!("{name}.1"), page)
+}
+
+fn sections(name: &str, transports: &Transports) -> String {
+    let mut text = String::new();
+    if name == "diolkos" {
+        text += &commands_and_transports(transports);
+        text += &plugin_options(transports);
+    }
+    if name == "diolkos-copy" {
+        text += EVENTS;
+    }
+    text += EXIT_CODES;
+    if name == "diolkos" || name == "diolkos-copy" {
+        text += FILES;
+    }
+    if name.starts_with("diolkos-plugin") || name == "diolkos" {
+        text += PLUGIN_FILES;
+        text += ENVIRONMENT;
+    }
+    text + SEE_ALSO
+}
+
+fn commands_and_transports(transports: &Transports) -> String {
+    let mut text = String::from(".SH TRANSPORTS\n");
+    text += "Each transport comes from a plugin. Installed when this page was made:\n";
+    for (transport, found) in transports.usable() {
+        let syntax = escape(&transport.syntax);
+        let summary = escape(&transport.summary);
+        write!(text, ".TP\n\\fB{syntax}\\fR\n{summary} (plugin {})\n", escape(&found.name))
+            .expect("writing to a string cannot fail");
+    }
+    text
+}
+
+fn plugin_options(transports: &Transports) -> String {
+    let mut text = String::from(".SH PLUGIN OPTIONS\n");
+    text += "Options of transports exist because an installed plugin declares them. In commands \
+             with a source and a destination they have the prefix \\fB\\-\\-src\\-\\fR or \
+             \\fB\\-\\-dest\\-\\fR, in the others none.\n";
+    for (transport, _) in transports.usable() {
+        for option in transport.options.iter().filter(|option| !option.hidden) {
+            let global = option.sides.contains(&Side::Global);
+            let scope = if global { "all commands" } else { &transport.name };
+            let flag = escape(option.flag());
+            let help = escape(&option.help);
+            write!(text, ".TP\n\\fB{flag}\\fR ({})\n{help}\n", escape(scope))
+                .expect("writing to a string cannot fail");
+        }
+    }
+    text
+}
+
+/// Writes a text so that roff shows it as it is.
+fn escape(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-").replace('\n', " ");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
+const EXIT_CODES: &str = r".SH EXIT CODES
+.TP
+.B 0
+success
+.TP
+.B 2
+the image does not exist
+.TP
+.B 1
+every other failure: wrong usage, and commands that were stopped by Ctrl\-C, SIGTERM or
+\fB\-\-command\-timeout\fR, included
+";
+
+const EVENTS: &str = r".SH PROGRESS EVENTS
+With \fB\-\-progress json\fR, each line on stderr is an object with the key \fBevent\fR. These names
+and keys are stable; more may come.
+.TP
+.B signatures
+signatures are about to be read
+.TP
+.B image
+an image is begun: \fBdigest\fR, \fBplatform\fR or null, \fBnumber\fR from 1, \fBtotal\fR
+.TP
+.B selected
+an image of an index was chosen: \fBplatform\fR, and how many were \fBavailable\fR
+.TP
+.B blob\-start
+\fBdigest\fR, \fBrole\fR (config or layer), \fBlayer\fR from 0 or null, \fBsize\fR or null
+.TP
+.B blob\-progress
+once a second for each blob on its way: \fBdigest\fR, \fBbytes\fR read, \fBsize\fR or null
+.TP
+.B blob\-done
+\fBdigest\fR, \fBrole\fR, \fBlayer\fR, \fBoutcome\fR (copied, reused or foreign), bytes
+\fBwritten\fR or null
+.TP
+.B retry
+\fBwhat\fR is tried again, \fBwhy\fR, after \fBdelay_seconds\fR
+.TP
+.B manifest
+a manifest is about to be written: \fBdigest\fR, \fBtop_level\fR
+.TP
+.B done
+the copy is complete: \fBdigest\fR
+.TP
+.B warning, info, debug
+\fBmessage\fR
+.TP
+.B error
+the copy failed: \fBmessages\fR, outermost first, \fBhint\fR or null, \fBexit_code\fR
+";
+
+const FILES: &str = r".SH FILES
+.TP
+.I $HOME/.config/containers/policy.json, /etc/containers/policy.json
+which images may be copied, containers\-policy.json(5)
+.TP
+.I /var/tmp
+large temporary files, unless \fB\-\-tmpdir\fR says otherwise
+";
+
+const PLUGIN_FILES: &str = r".SH PLUGIN FILES
+Plugins are looked for in these directories; the first that has one of a name wins:
+those of \fB\-\-plugin\-dir\fR and \fBDIOLKOS_PLUGIN_PATH\fR,
+.IR $XDG_DATA_HOME/diolkos/plugins ,
+the directory of the program,
+.I ../lib/diolkos/plugins
+from there,
+.I /usr/local/lib/diolkos/plugins
+and
+.IR /usr/lib/diolkos/plugins .
+With raised privileges only the last two count. A manifest or library that others can write to, or
+that belongs to another user, is refused.
+";
+
+const ENVIRONMENT: &str = r".SH ENVIRONMENT
+.TP
+.B DIOLKOS_PLUGIN_PATH
+directories to look for plugins in, separated by colons
+.TP
+.B XDG_DATA_HOME
+the user's data directory; without it, \fI$HOME/.local/share\fR
+.TP
+.B NO_COLOR
+when set, messages have no colours
+";
+
+const SEE_ALSO: &str = r".SH SEE ALSO
+containers\-transports(5), containers\-policy.json(5), containers\-registries.conf(5),
+containers\-auth.json(5)
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::Trust;
+
+    #[test]
+    fn every_command_has_a_page_with_its_exit_codes() {
+        let pages = man_pages(&Transports::discover(&[], Trust::current()));
+        let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
+        for name in ["diolkos.1", "diolkos-copy.1", "diolkos-list-tags.1", "diolkos-plugin-check.1"]
+        {
+            assert!(names.contains(&name), "{names:?}");
+        }
+        assert!(!names.iter().any(|name| name.contains("generate")), "{names:?}");
+        for (name, page) in pages {
+            let page = String::from_utf8(page).unwrap();
+            assert!(page.contains(".SH EXIT CODES"), "{name}");
+        }
+    }
+
+    #[test]
+    fn texts_of_plugins_cannot_be_taken_for_roff() {
+        assert_eq!(escape(".so /etc/passwd\n-x\\"), "\\&.so /etc/passwd \\-x\\e");
+    }
+}

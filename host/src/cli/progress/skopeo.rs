@@ -1,0 +1,203 @@
+//! Progress in skopeo's own lines, on stdout, which scripts compare.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use diolkos_sdk::{BlobRole, Digest};
+
+use super::warn_of_retry;
+use crate::cli::console::Console;
+use crate::copy::{BlobOutcome, Event, Progress, Selection};
+
+/// Writes skopeo's lines.
+pub struct Skopeo {
+    console: Arc<Console>,
+    state: Mutex<State>,
+}
+
+/// What was shown so far.
+struct State {
+    selection: Selection,
+    /// Whether an image was begun; before that, only an index has signatures to read.
+    image: bool,
+    /// Whether several images are copied with their index.
+    list: bool,
+    /// The blobs of the current image that have their line.
+    shown: HashSet<Digest>,
+}
+
+impl Skopeo {
+    /// Starts showing progress.
+    pub fn new(console: Arc<Console>, selection: Selection) -> Self {
+        Self { console, state: Mutex::new(State::new(selection)) }
+    }
+}
+
+impl Progress for Skopeo {
+    fn event(&self, event: &Event) {
+        warn_of_retry(&self.console, event);
+        // The lock also keeps lines of several threads in the order in which they were decided.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = state.lines(event);
+        if !lines.is_empty() {
+            let text = lines.join("\n") + "\n";
+            // A copy goes on when nobody reads its progress any more.
+            let mut stdout = std::io::stdout().lock();
+            let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        }
+    }
+}
+
+impl State {
+    fn new(selection: Selection) -> Self {
+        Self { selection, image: false, list: false, shown: HashSet::new() }
+    }
+
+    fn lines(&mut self, event: &Event) -> Vec<String> {
+        match event {
+            Event::Signatures if self.image || self.selection == Selection::System => {
+                vec!["Getting image source signatures".into()]
+            }
+            Event::Signatures => {
+                self.list = true;
+                vec!["Getting image list signatures".into()]
+            }
+            Event::Image { digest, number, total, .. } => {
+                self.list |= *total > 1;
+                self.shown.clear();
+                let mut lines = Vec::new();
+                if self.list && !self.image {
+                    lines.push(format!(
+                        "Copying {total} images generated from {total} images in list"
+                    ));
+                }
+                if self.list {
+                    lines.push(format!("Copying image {digest} ({number}/{total})"));
+                }
+                self.image = true;
+                lines
+            }
+            Event::BlobStart { digest, role, .. }
+            | Event::BlobDone {
+                digest,
+                role,
+                outcome: BlobOutcome::Copied { .. } | BlobOutcome::Reused,
+            } => {
+                if !self.shown.insert(digest.clone()) {
+                    return Vec::new();
+                }
+                let kind = match role {
+                    BlobRole::Config => "config",
+                    BlobRole::Layer(_) => "blob",
+                };
+                vec![format!("Copying {kind} {digest}")]
+            }
+            Event::Manifest { top_level: true, .. } if self.list => {
+                vec![
+                    "Writing manifest list to image destination".into(),
+                    "Storing list signatures".into(),
+                ]
+            }
+            Event::Manifest { .. } => vec!["Writing manifest to image destination".into()],
+            Event::Selected { .. }
+            | Event::BlobDone { outcome: BlobOutcome::Foreign, .. }
+            | Event::Retry { .. }
+            | Event::Done { .. } => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::copy::Counter;
+
+    fn digest(byte: &str) -> Digest {
+        format!("sha256:{}", byte.repeat(32)).parse().unwrap()
+    }
+
+    fn image(byte: &str, number: usize, total: usize) -> Event {
+        Event::Image { digest: digest(byte), platform: None, number, total }
+    }
+
+    fn blobs() -> Vec<Event> {
+        vec![
+            Event::BlobStart {
+                digest: digest("aa"),
+                size: None,
+                role: BlobRole::Layer(0),
+                counter: Counter::default(),
+            },
+            Event::BlobDone {
+                digest: digest("aa"),
+                role: BlobRole::Layer(0),
+                outcome: BlobOutcome::Copied { written: 1 },
+            },
+            Event::BlobDone {
+                digest: digest("bb"),
+                role: BlobRole::Layer(1),
+                outcome: BlobOutcome::Reused,
+            },
+            Event::BlobDone {
+                digest: digest("cc"),
+                role: BlobRole::Config,
+                outcome: BlobOutcome::Reused,
+            },
+        ]
+    }
+
+    fn lines(selection: Selection, events: Vec<Event>) -> Vec<String> {
+        let mut state = State::new(selection);
+        let lines = events.iter().flat_map(|event| state.lines(event));
+        // Digests in tests are one byte repeated.
+        lines.map(|line| line.replace("sha256:", "").replace(&"ab".repeat(32), "ab")).collect()
+    }
+
+    #[test]
+    fn a_single_image_has_skopeos_lines() {
+        let mut events = vec![image("dd", 1, 1), Event::Signatures];
+        events.extend(blobs());
+        events.push(Event::Manifest { digest: digest("dd"), top_level: true });
+        events.push(Event::Done { digest: digest("dd") });
+        for selection in [Selection::System, Selection::All] {
+            let expected = [
+                "Getting image source signatures".to_owned(),
+                format!("Copying blob {}", "aa".repeat(32)),
+                format!("Copying blob {}", "bb".repeat(32)),
+                format!("Copying config {}", "cc".repeat(32)),
+                "Writing manifest to image destination".to_owned(),
+            ];
+            assert_eq!(lines(selection, events.clone()), expected);
+        }
+    }
+
+    #[test]
+    fn a_list_has_lines_around_those_of_its_images() {
+        let events = vec![
+            Event::Signatures,
+            image("ab", 1, 2),
+            Event::Signatures,
+            Event::Manifest { digest: digest("ab"), top_level: false },
+            image("ab", 2, 2),
+            Event::Signatures,
+            Event::Manifest { digest: digest("ab"), top_level: false },
+            Event::Manifest { digest: digest("ab"), top_level: true },
+        ];
+        assert_eq!(
+            lines(Selection::All, events),
+            [
+                "Getting image list signatures",
+                "Copying 2 images generated from 2 images in list",
+                "Copying image ab (1/2)",
+                "Getting image source signatures",
+                "Writing manifest to image destination",
+                "Copying image ab (2/2)",
+                "Getting image source signatures",
+                "Writing manifest to image destination",
+                "Writing manifest list to image destination",
+                "Storing list signatures",
+            ]
+        );
+    }
+}

@@ -1,0 +1,559 @@
+//! The engine against transports that lie, break and stop: what it promises holds.
+//!
+//! The transport is the example plugin, linked in through the ABI, behind the conformance kit's
+//! fault injection.
+
+// Twice, so that each side has a memory of its own and no blob is there already.
+#[path = "../../examples/memory/src/lib.rs"]
+#[allow(dead_code, clippy::duplicate_mod)]
+mod far;
+#[path = "../../examples/memory/src/lib.rs"]
+#[allow(dead_code, clippy::duplicate_mod)]
+mod near;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use diolkos::compress::Compression;
+use diolkos::copy::{
+    self, CopyRequest, Endpoint, Event, LayerRequest, ManifestFormat, Progress, Report, Selection,
+    Silent,
+};
+use diolkos::trust::Policy;
+use diolkos_sdk::conformance::drive;
+use diolkos_sdk::conformance::faults::{Call, Fault, Faults, Rule};
+use diolkos_sdk::conformance::image::{Family, Image, Index, Recipe, sha256};
+use diolkos_sdk::model::media_type;
+use diolkos_sdk::{
+    Error, ErrorKind, Host, ImageRef, Options, PlatformChoice, RawManifest, Result, Session,
+    Signature, SignatureFormat, Transport,
+};
+
+const OCI: Recipe = Recipe { family: Family::Oci, compressed: true };
+const DOCKER: Recipe = Recipe { family: Family::Docker, compressed: true };
+
+/// A name that no other test uses.
+fn fresh(what: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{what}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The two memories: copies go from far to near.
+#[derive(Clone, Copy)]
+enum Place {
+    Far,
+    Near,
+}
+
+fn transport(place: Place) -> Box<dyn Transport> {
+    let plugin = match place {
+        Place::Far => far::plugin,
+        Place::Near => near::plugin,
+    };
+    diolkos_sdk::abi::linked("memory", plugin).unwrap().remove(0).1
+}
+
+fn session(host: Host) -> Session {
+    Session {
+        options: Options::default(),
+        platform: PlatformChoice::default(),
+        temp_dir: std::env::temp_dir(),
+        host,
+    }
+}
+
+fn reference(place: Place, name: &str) -> Box<dyn ImageRef> {
+    transport(place).parse(name).unwrap()
+}
+
+/// One side of a copy, with faults.
+fn endpoint(place: Place, name: &str, faults: &Faults) -> Endpoint {
+    Endpoint {
+        name: format!("memory:{name}"),
+        transport: "memory".into(),
+        reference: faults.wrap(transport(place)).parse(name).unwrap(),
+        session: session(faults.host()),
+    }
+}
+
+/// What a copy goes from and to: names, and a set of faults for each side.
+struct Bench {
+    from: String,
+    to: String,
+    source: Faults,
+    destination: Faults,
+}
+
+impl Bench {
+    fn new(source: Faults, destination: Faults) -> Self {
+        Self { from: fresh("from"), to: fresh("to"), source, destination }
+    }
+
+    fn plain() -> Self {
+        Self::new(Faults::new(), Faults::new())
+    }
+
+    fn with_image(self, image: &Image) -> Self {
+        let reference = reference(Place::Far, &self.from);
+        drive::push(&*reference, &session(Host::silent()), image, &[]).unwrap();
+        self
+    }
+
+    fn with_index(self, index: &Index) -> Self {
+        drive::push_index(&*reference(Place::Far, &self.from), &session(Host::silent()), index).unwrap();
+        self
+    }
+
+    fn copy(&self, request: &CopyRequest) -> Result<Report> {
+        self.copy_with(request, &Silent)
+    }
+
+    fn copy_with(&self, request: &CopyRequest, progress: &dyn Progress) -> Result<Report> {
+        copy::run(
+            request,
+            &endpoint(Place::Far, &self.from, &self.source),
+            &endpoint(Place::Near, &self.to, &self.destination),
+            &Policy::insecure_accept_anything(),
+            progress,
+        )
+    }
+
+    /// Takes what arrived as the source of another copy.
+    fn onward(&self) -> Self {
+        let next = Self::plain();
+        copy::run(
+            &all(),
+            &endpoint(Place::Near, &self.to, &Faults::new()),
+            &endpoint(Place::Far, &next.from, &Faults::new()),
+            &Policy::insecure_accept_anything(),
+            &Silent,
+        )
+        .unwrap();
+        next
+    }
+
+    /// Removes what arrived, so that no later copy finds its blobs.
+    fn forget(&self) {
+        reference(Place::Near, &self.to).delete(&session(Host::silent())).unwrap();
+    }
+
+    fn pulled(&self) -> Result<drive::Pulled> {
+        drive::pull(&*reference(Place::Near, &self.to), &session(Host::silent()), None)
+    }
+
+    fn assert_nothing_arrived(&self) {
+        let error = self.pulled().expect_err("nothing may be visible after a failure");
+        assert_eq!(error.kind(), ErrorKind::ImageNotFound);
+    }
+
+    fn assert_arrived(&self, image: &Image) {
+        let pulled = self.pulled().unwrap();
+        assert_eq!(pulled.manifest.bytes, image.manifest.bytes);
+        for content in image.contents() {
+            let found = pulled.blobs.iter().find(|(d, _)| d.digest == content.descriptor.digest);
+            assert!(found.is_some_and(|(_, bytes)| *bytes == content.bytes), "{:?}", content.role);
+        }
+    }
+}
+
+fn all() -> CopyRequest {
+    CopyRequest { selection: Selection::All, ..CopyRequest::default() }
+}
+
+#[test]
+fn a_copy_that_changes_nothing_keeps_every_byte() {
+    for recipe in [OCI, DOCKER] {
+        let image = Image::sample(recipe, 1);
+        let bench = Bench::plain().with_image(&image);
+        let report = bench.copy(&CopyRequest::default()).unwrap();
+        assert_eq!(report.digest, image.digest());
+        bench.assert_arrived(&image);
+    }
+}
+
+#[test]
+fn every_kind_of_wrong_bytes_fails_and_leaves_nothing() {
+    let image = Image::sample(OCI, 2);
+    let faults = [
+        Rule::new(Call::Read, Fault::FlipsBit).times(1),
+        Rule::new(Call::Read, Fault::Truncates).times(1),
+        Rule::new(Call::Read, Fault::Appends).after(1),
+        Rule::new(Call::Blob, Fault::WrongSize(1)),
+        Rule::new(Call::Blob, Fault::WrongSize(-1)),
+    ];
+    let requests = [
+        CopyRequest::default(),
+        CopyRequest { layers: LayerRequest::Decompress, ..CopyRequest::default() },
+        CopyRequest { format: Some(ManifestFormat::V2s2), ..CopyRequest::default() },
+    ];
+    for content in image.contents() {
+        for rule in &faults {
+            for request in &requests {
+                let rule = rule.clone().of(&content.descriptor.digest);
+                let bench =
+                    Bench::new(Faults::new().with(rule.clone()), Faults::new()).with_image(&image);
+                let Err(error) = bench.copy(request) else {
+                    panic!("{rule:?} of {:?} passed with {request:?}", content.role);
+                };
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{rule:?}: {error:?}");
+                bench.assert_nothing_arrived();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_manifest_that_is_not_the_one_asked_for_is_refused() {
+    let index = Index::sample(OCI, 3);
+    let other = Image::sample(OCI, 4).manifest;
+    for fault in [Fault::FlipsBit, Fault::Truncates, Fault::Appends, Fault::OtherManifest(other)] {
+        let rule = Rule::new(Call::Manifest, fault).after(1).times(1);
+        let bench = Bench::new(Faults::new().with(rule), Faults::new()).with_index(&index);
+        let error = bench.copy(&all()).expect_err("an instance has the wrong digest");
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+        bench.assert_nothing_arrived();
+    }
+}
+
+#[test]
+fn an_error_or_panic_at_any_call_is_an_error_and_leaves_nothing() {
+    let image = Image::sample(OCI, 5);
+    let source = [Call::Open, Call::Manifest, Call::Blob, Call::Read, Call::SourceSignatures];
+    let destination = [
+        Call::Create,
+        Call::Reuse,
+        Call::PutBlob,
+        Call::Write,
+        Call::Finish,
+        Call::PutManifest,
+        Call::Commit,
+    ];
+    for fault in [Fault::Fails(ErrorKind::Io), Fault::Panics] {
+        for (call, is_source) in
+            source.iter().map(|c| (*c, true)).chain(destination.iter().map(|c| (*c, false)))
+        {
+            for after in 0..3 {
+                let faults = Faults::new().with(Rule::new(call, fault.clone()).after(after));
+                let none = Faults::new();
+                let bench = if is_source {
+                    Bench::new(faults.clone(), none)
+                } else {
+                    Bench::new(none, faults.clone())
+                }
+                .with_image(&image);
+                // Panics are caught at the boundary of a plugin; here the faults are outside it.
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    bench.copy(&CopyRequest::default())
+                }));
+                if faults.count(call) <= after {
+                    continue;
+                }
+                match result {
+                    Ok(Ok(_)) => panic!("{call:?} failed and nobody noticed"),
+                    Ok(Err(_)) | Err(_) => bench.assert_nothing_arrived(),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failed_copy_leaves_the_old_image() {
+    let (old, new) = (Image::sample(OCI, 6), Image::sample(OCI, 7));
+    for call in [Call::Write, Call::Finish, Call::PutManifest, Call::Commit] {
+        let bench = Bench::new(
+            Faults::new(),
+            Faults::new().with(Rule::new(call, Fault::Fails(ErrorKind::Io))),
+        )
+        .with_image(&new);
+        drive::push(&*reference(Place::Near, &bench.to), &session(Host::silent()), &old, &[]).unwrap();
+        bench.copy(&CopyRequest::default()).unwrap_err();
+        bench.assert_arrived(&old);
+    }
+}
+
+#[test]
+fn passing_failures_are_tried_again_as_often_as_the_user_wants() {
+    let request =
+        CopyRequest { retry_times: 2, retry_delay: Some(Duration::ZERO), ..CopyRequest::default() };
+    let calls =
+        [Call::Blob, Call::Manifest, Call::PutBlob, Call::Write, Call::PutManifest, Call::Finish];
+    for (seed, call) in (100..).step_by(2).zip(calls) {
+        for (times, works) in [(2, true), (1000, false)] {
+            let image = Image::sample(OCI, if works { seed } else { seed + 1 });
+            let faults = Faults::new()
+                .with(Rule::new(call, Fault::Fails(ErrorKind::Unavailable)).times(times));
+            let bench = match call {
+                Call::Blob | Call::Manifest => Bench::new(faults, Faults::new()),
+                _ => Bench::new(Faults::new(), faults),
+            }
+            .with_image(&image);
+            let result = bench.copy(&request);
+            assert_eq!(result.is_ok(), works, "{call:?} {times}: {result:?}");
+            if works {
+                bench.assert_arrived(&image);
+            } else {
+                bench.assert_nothing_arrived();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_blob_that_breaks_off_is_taken_up_where_it_stopped() {
+    let image = Image::sample(OCI, 9);
+    let large = &image.layers[2].descriptor.digest;
+    let faults = Faults::new().with(
+        Rule::new(Call::Read, Fault::Fails(ErrorKind::Unavailable)).of(large).after(1).times(1),
+    );
+    let bench = Bench::new(faults.clone(), Faults::new()).with_image(&image);
+    let request = CopyRequest { retry_delay: Some(Duration::ZERO), ..CopyRequest::default() };
+    bench.copy(&request).unwrap();
+    bench.assert_arrived(&image);
+    assert_eq!(faults.count(Call::Blob), 5, "four blobs, and one of them a second time");
+}
+
+#[test]
+fn cancellation_at_any_call_ends_the_copy_and_leaves_nothing() {
+    let image = Image::sample(OCI, 10);
+    for call in [Call::Manifest, Call::Blob, Call::Read, Call::Write, Call::PutManifest] {
+        // One set of faults for both sides: the user stops both.
+        let faults = Faults::new().with(Rule::new(call, Fault::Cancels));
+        let bench = Bench::new(faults.clone(), faults).with_image(&image);
+        let error = bench.copy(&CopyRequest::default()).expect_err("it was stopped");
+        assert_eq!(error.kind(), ErrorKind::Cancelled, "{call:?}: {error:?}");
+        bench.assert_nothing_arrived();
+    }
+}
+
+#[test]
+fn an_index_arrives_whole_or_as_the_image_of_one_platform() {
+    let index = Index::sample(OCI, 11);
+    let bench = Bench::plain().with_index(&index);
+    let report = bench.copy(&all()).unwrap();
+    assert_eq!(report.digest, index.digest());
+    for image in &index.instances {
+        let pulled =
+            drive::pull(&*reference(Place::Near, &bench.to), &session(Host::silent()), Some(&image.digest()))
+                .unwrap();
+        assert_eq!(pulled.manifest.bytes, image.manifest.bytes);
+    }
+
+    let arm = PlatformChoice {
+        os: Some("linux".into()),
+        architecture: Some("arm64".into()),
+        variant: None,
+    };
+    let bench = Bench::plain().with_index(&index);
+    let request = CopyRequest { platform: arm, ..CopyRequest::default() };
+    bench.copy(&request).unwrap();
+    bench.assert_arrived(&index.instances[1]);
+
+    let bench = Bench::plain().with_index(&index);
+    let request = CopyRequest { selection: Selection::IndexOnly, ..CopyRequest::default() };
+    assert_eq!(bench.copy(&request).unwrap().digest, index.digest());
+    let missing = index.instances[0].digest();
+    let instance = drive::pull(&*reference(Place::Near, &bench.to), &session(Host::silent()), Some(&missing));
+    assert_eq!(instance.unwrap_err().kind(), ErrorKind::ImageNotFound);
+}
+
+#[test]
+fn a_platform_that_an_index_lacks_is_named() {
+    let bench = Bench::plain().with_index(&Index::sample(OCI, 12));
+    let platform = PlatformChoice {
+        os: Some("linux".into()),
+        architecture: Some("riscv64".into()),
+        variant: None,
+    };
+    let error = bench.copy(&CopyRequest { platform, ..CopyRequest::default() }).unwrap_err();
+    let text = error.chain().join(": ");
+    assert!(text.contains("choosing an image from manifest list"), "{text}");
+    assert!(
+        text.contains("no image found in image index for architecture \"riscv64\""),
+        "{text}"
+    );
+    bench.assert_nothing_arrived();
+}
+
+#[test]
+fn formats_convert_there_and_back_to_the_same_bytes() {
+    let image = Image::sample(DOCKER, 13);
+    let to_oci = CopyRequest { format: Some(ManifestFormat::Oci), ..CopyRequest::default() };
+    let to_docker = CopyRequest { format: Some(ManifestFormat::V2s2), ..CopyRequest::default() };
+    let bench = Bench::plain().with_image(&image);
+    let first = bench.copy(&to_oci).unwrap();
+    assert_eq!(bench.pulled().unwrap().manifest.media_type, media_type::OCI_MANIFEST);
+    let bench = bench.onward();
+    bench.copy(&to_docker).unwrap();
+    assert_eq!(bench.pulled().unwrap().manifest.media_type, media_type::DOCKER_V2S2);
+    let again = bench.onward().copy(&to_oci).unwrap();
+    assert_eq!(again.digest, first.digest);
+    assert_eq!(again.manifest.bytes, first.manifest.bytes);
+}
+
+#[test]
+fn layers_are_compressed_and_decompressed_with_manifests_that_say_so() {
+    let image = Image::sample(OCI, 14);
+    let inflate = CopyRequest { layers: LayerRequest::Decompress, ..CopyRequest::default() };
+    let bench = Bench::plain().with_image(&image);
+    bench.copy(&inflate).unwrap();
+    let plain = bench.pulled().unwrap();
+    for (index, layer) in image.layers.iter().enumerate() {
+        let (descriptor, _) = &plain.blobs[index + 1];
+        assert_eq!(Some(&descriptor.digest), layer.diff_id.as_ref());
+        assert_eq!(descriptor.media_type, media_type::OCI_LAYER);
+    }
+    let bench = {
+        let next = bench.onward();
+        bench.forget();
+        next
+    };
+    for (format, expected) in [
+        (Compression::Gzip, media_type::OCI_LAYER_GZIP),
+        (Compression::Zstd, media_type::OCI_LAYER_ZSTD),
+    ] {
+        let request = CopyRequest {
+            layers: LayerRequest::Compress,
+            compression: Some(format),
+            ..CopyRequest::default()
+        };
+        bench.copy(&request).unwrap();
+        let packed = bench.pulled().unwrap();
+        bench.forget();
+        for (descriptor, bytes) in &packed.blobs[1..] {
+            assert_eq!(descriptor.media_type, expected);
+            assert_eq!(Compression::detect(bytes), format);
+        }
+        // Packed again, the same content has the same digests.
+        assert_eq!(bench.copy(&request).unwrap().digest, sha256(&packed.manifest.bytes));
+        bench.forget();
+    }
+}
+
+#[test]
+fn preserve_digests_fails_rather_than_convert() {
+    let image = Image::sample(OCI, 15);
+    let bench = Bench::plain().with_image(&image);
+    let request = CopyRequest {
+        preserve_digests: true,
+        format: Some(ManifestFormat::V2s2),
+        layers: LayerRequest::Decompress,
+        ..CopyRequest::default()
+    };
+    // As skopeo: a manifest that may not change stays, whatever else was asked for.
+    assert_eq!(bench.copy(&request).unwrap().digest, image.digest());
+    bench.assert_arrived(&image);
+}
+
+#[test]
+fn signatures_go_along_and_keep_the_manifest_as_it_is() {
+    let image = Image::sample(OCI, 16);
+    let signatures =
+        [Signature { format: SignatureFormat::SimpleSigning, bytes: b"\x89signed".to_vec() }];
+    let bench = Bench::plain();
+    drive::push(&*reference(Place::Far, &bench.from), &session(Host::silent()), &image, &signatures).unwrap();
+    let request = CopyRequest { layers: LayerRequest::Decompress, ..CopyRequest::default() };
+    bench.copy(&request).unwrap();
+    bench.assert_arrived(&image);
+    assert_eq!(bench.pulled().unwrap().signatures, signatures);
+
+    let bench = Bench { from: bench.from.clone(), ..Bench::plain() };
+    bench.copy(&CopyRequest { remove_signatures: true, ..CopyRequest::default() }).unwrap();
+    assert!(bench.pulled().unwrap().signatures.is_empty());
+}
+
+#[test]
+fn a_rejected_policy_moves_no_blob() {
+    let bench = Bench::plain().with_image(&Image::sample(OCI, 17));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.json");
+    std::fs::write(&file, r#"{"default":[{"type":"reject"}]}"#).unwrap();
+    let error = copy::run(
+        &CopyRequest::default(),
+        &endpoint(Place::Far, &bench.from, &bench.source),
+        &endpoint(Place::Near, &bench.to, &bench.destination),
+        &Policy::load(Some(&file)).unwrap(),
+        &Silent,
+    )
+    .unwrap_err();
+    let text = error.chain().join(": ");
+    assert!(text.contains("Source image rejected: "), "{text}");
+    assert_eq!(bench.source.count(Call::Blob), 0);
+    assert_eq!(bench.destination.count(Call::Create), 0);
+    bench.assert_nothing_arrived();
+}
+
+#[test]
+fn blobs_that_are_there_are_not_read_again() {
+    let image = Image::sample(OCI, 18);
+    let bench = Bench::plain().with_image(&image);
+    bench.copy(&CopyRequest::default()).unwrap();
+    bench.source.clear();
+    let before = bench.source.count(Call::Blob);
+    bench.copy(&CopyRequest::default()).unwrap();
+    assert_eq!(bench.source.count(Call::Blob), before, "all blobs were reused");
+}
+
+#[test]
+fn the_plan_says_what_happens_and_changes_nothing() {
+    let image = Image::sample(DOCKER, 19);
+    let bench = Bench::plain().with_image(&image);
+    let request = CopyRequest { format: Some(ManifestFormat::Oci), ..CopyRequest::default() };
+    let plan = copy::plan(
+        &request,
+        &endpoint(Place::Far, &bench.from, &bench.source),
+        &endpoint(Place::Near, &bench.to, &bench.destination),
+        &Policy::insecure_accept_anything(),
+    )
+    .unwrap();
+    assert_eq!(plan.images[0].written_as, media_type::OCI_MANIFEST);
+    let config = plan.images[0].blobs.last().unwrap();
+    assert_eq!((&*config.role, &*config.action), ("config", "convert"));
+    assert_eq!(bench.source.count(Call::Blob), 0);
+    assert_eq!(bench.destination.count(Call::PutBlob), 0);
+    bench.assert_nothing_arrived();
+    bench.copy(&request).unwrap();
+}
+
+#[test]
+fn events_tell_of_every_blob_once() {
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<String>>);
+    impl Progress for Recorder {
+        fn event(&self, event: &Event) {
+            let text = match event {
+                Event::BlobDone { role, .. } => format!("{role:?}"),
+                Event::Done { .. } => "done".into(),
+                _ => return,
+            };
+            self.0.lock().unwrap().push(text);
+        }
+    }
+    let image = Image::sample(OCI, 20);
+    let recorder = Recorder::default();
+    Bench::plain().with_image(&image).copy_with(&CopyRequest::default(), &recorder).unwrap();
+    let mut seen = recorder.0.into_inner().unwrap();
+    assert_eq!(seen.pop().unwrap(), "done");
+    seen.sort();
+    assert_eq!(seen, ["Config", "Layer(0)", "Layer(1)", "Layer(2)"]);
+}
+
+#[test]
+fn manifests_that_are_too_large_or_too_deep_are_refused() {
+    let deep = format!("{}{}", "[".repeat(200_000), "]".repeat(200_000));
+    let million = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","layers":[{}"#,
+        media_type::OCI_MANIFEST,
+        "{},".repeat(1_000_000)
+    );
+    for text in [deep, million, String::new(), "null".into(), "{}".into(), " ".repeat(5 << 20)] {
+        let manifest = RawManifest::new(text.into_bytes(), media_type::OCI_MANIFEST);
+        let rule = Rule::new(Call::Manifest, Fault::OtherManifest(manifest));
+        let bench =
+            Bench::new(Faults::new().with(rule), Faults::new()).with_image(&Image::sample(OCI, 21));
+        let error: Error = bench.copy(&CopyRequest::default()).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Unsupported), "{error:?}");
+        bench.assert_nothing_arrived();
+    }
+}
