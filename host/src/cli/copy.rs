@@ -143,7 +143,7 @@ impl Job {
                 DryRun::Json => output::json(&plan),
             };
         }
-        let progress = progress::progress(&context.console, self.mode, self.request.selection);
+        let progress = progress::progress(&context.console, self.mode);
         let report =
             copy::run(&self.request, &self.source, &self.destination, &self.policy, &*progress);
         // Bars are gone before anything else is said.

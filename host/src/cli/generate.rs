@@ -160,7 +160,10 @@ With \fB\-\-progress json\fR, each line on stderr is an object with the key \fBe
 and keys are stable; more may come.
 .TP
 .B signatures
-signatures are about to be read
+of an image, or \fBof_index\fR of its index: \fBstep\fR is read, check or store
+.TP
+.B index
+an index is begun: its \fBinstances\fR, and how many are \fBselected\fR
 .TP
 .B image
 an image is begun: \fBdigest\fR, \fBplatform\fR or null, \fBnumber\fR from 1, \fBtotal\fR

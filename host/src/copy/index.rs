@@ -38,14 +38,10 @@ impl<'a> Copier<'a> {
             Chosen::Index(index) => {
                 let digest = digest_of(&top.bytes)?;
                 self.check_destination_digest(&digest, top)?;
-                let signatures = self.signatures(None)?;
+                let signatures = self.signatures(None, true)?;
                 let cannot_modify = self.cannot_modify(!signatures.is_empty());
                 let written = self.copy_index(index, None, cannot_modify.as_deref(), 0)?;
-                if !signatures.is_empty() {
-                    self.destination
-                        .put_signatures(&signatures, None)
-                        .context(|| "destination: writing signatures")?;
-                }
+                self.put_signatures(&signatures, None, true)?;
                 Ok(written)
             }
         }
@@ -66,7 +62,7 @@ impl<'a> Copier<'a> {
             Chosen::Index(index) => {
                 let digest = digest_of(&top.bytes)?;
                 self.check_destination_digest(&digest, top)?;
-                let signatures = self.signatures(None)?;
+                let signatures = self.signatures(None, true)?;
                 let cannot_modify = self.cannot_modify(!signatures.is_empty());
                 let types = index_types(
                     index.media_type(),
@@ -198,7 +194,11 @@ impl<'a> Copier<'a> {
             cannot_modify,
         )?;
         let mut written = Vec::new();
-        if self.request.selection == Selection::All {
+        let all = self.request.selection == Selection::All;
+        let instances = index.instances().len();
+        self.progress
+            .event(&Event::Index { instances, selected: if all { instances } else { 0 } });
+        if all {
             let total = index.instances().len();
             for (position, descriptor) in index.instances().iter().enumerate() {
                 let copied =

@@ -37,7 +37,7 @@ use diolkos_sdk::{
 };
 
 pub use plan::{Action, BlobPlan, ImagePlan, IndexPlan, Plan, bytes};
-pub use progress::{BlobOutcome, Counter, Event, Progress, Silent};
+pub use progress::{BlobOutcome, Counter, Event, Progress, SignatureStep, Silent};
 pub use request::{CopyRequest, Endpoint, LayerRequest, ManifestFormat, Selection};
 pub use transfer::read_small;
 

@@ -14,8 +14,20 @@ pub trait Progress: Send + Sync {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The source's signatures are about to be read.
-    Signatures,
+    /// Signatures are about to be read, checked for being welcome, or stored.
+    Signatures {
+        /// What is done with them.
+        step: SignatureStep,
+        /// Whether they are an index's own.
+        of_index: bool,
+    },
+    /// An index is begun.
+    Index {
+        /// How many instances it names.
+        instances: usize,
+        /// How many of them are copied.
+        selected: usize,
+    },
     /// An image (an instance, or the only one) is begun.
     Image {
         /// Digest of its manifest.
@@ -75,6 +87,17 @@ pub enum Event {
         /// Digest of the top-level manifest at the destination.
         digest: Digest,
     },
+}
+
+/// What is done with an image's signatures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignatureStep {
+    /// They are read from the source.
+    Read,
+    /// There are some: the destination is asked whether it takes them.
+    Check,
+    /// They are written.
+    Store,
 }
 
 /// How a blob came to be at the destination.

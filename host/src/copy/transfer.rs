@@ -12,7 +12,7 @@ use diolkos_sdk::{
 
 use super::blob::{self, BlobCopied, BlobCopy};
 use super::plan::{Action, BlobPlan, ImagePlan, LayerRules, manifest_types};
-use super::progress::{BlobOutcome, Counter, Event, Progress};
+use super::progress::{BlobOutcome, Counter, Event, Progress, SignatureStep};
 use super::request::CopyRequest;
 use super::retry::Retry;
 use super::verify::Verifier;
@@ -114,7 +114,7 @@ impl<'a> Copier<'a> {
                 "Unexpectedly received a manifest list instead of a manifest for a single image",
             ));
         };
-        let signatures = self.signatures(instance)?;
+        let signatures = self.signatures(instance, false)?;
         let cannot_modify = self.cannot_modify(!signatures.is_empty());
         let layers = self.layers(&manifest, instance)?;
         if let Some(why) = &cannot_modify
@@ -187,15 +187,23 @@ impl<'a> Copier<'a> {
     }
 
     /// Reads the signatures that go along, and makes sure the destination takes them.
-    pub(super) fn signatures(&self, instance: Option<&Digest>) -> Result<Vec<Signature>> {
+    pub(super) fn signatures(
+        &self,
+        instance: Option<&Digest>,
+        of_index: bool,
+    ) -> Result<Vec<Signature>> {
         if self.request.remove_signatures {
             return Ok(Vec::new());
         }
-        self.progress.event(&Event::Signatures);
+        let announce = |step| self.progress.event(&Event::Signatures { step, of_index });
+        announce(SignatureStep::Read);
         let signatures = self
             .retry()
             .run("signatures", || self.source.signatures(instance))
             .context(|| "source: reading signatures")?;
+        if !signatures.is_empty() {
+            announce(SignatureStep::Check);
+        }
         if let (false, Err(why)) = (signatures.is_empty(), &self.accepts.signatures) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -246,12 +254,25 @@ impl<'a> Copier<'a> {
             });
         };
         let written = self.write_manifest(image, &layers)?;
-        if !image.signatures.is_empty() {
-            self.destination
-                .put_signatures(&image.signatures, image.instance.map(|_| &written.digest))
-                .context(|| "destination: writing signatures")?;
-        }
+        let instance = image.instance.map(|_| &written.digest);
+        self.put_signatures(&image.signatures, instance, false)?;
         Ok(written)
+    }
+
+    /// Writes signatures, if there are any.
+    pub(super) fn put_signatures(
+        &self,
+        signatures: &[Signature],
+        instance: Option<&Digest>,
+        of_index: bool,
+    ) -> Result<()> {
+        if signatures.is_empty() {
+            return Ok(());
+        }
+        self.progress.event(&Event::Signatures { step: SignatureStep::Store, of_index });
+        self.destination
+            .put_signatures(signatures, instance)
+            .context(|| "destination: writing signatures")
     }
 
     /// Describes what [`Self::copy`] would do, asking the destination what it has but changing

@@ -4,7 +4,8 @@
 //!
 //! | `event` | other fields |
 //! |---|---|
-//! | `signatures` | |
+//! | `signatures` | `step` (`read`, `check`, `store`), `of_index` |
+//! | `index` | `instances`, `selected` |
 //! | `image` | `digest`, `platform` or null, `number`, `total` |
 //! | `selected` | `platform`, `available` |
 //! | `blob-start` | `digest`, `role` (`config`, `layer`), `layer` (from 0) or null, `size` or null |
@@ -25,7 +26,7 @@ use diolkos_sdk::{BlobRole, Digest};
 use serde_json::{Value, json};
 
 use crate::cli::console::Console;
-use crate::copy::{BlobOutcome, Counter, Event, Progress};
+use crate::copy::{BlobOutcome, Counter, Event, Progress, SignatureStep};
 
 /// How often a blob's bytes are told.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -85,7 +86,17 @@ impl Progress for Json {
 
 fn object(event: &Event) -> Value {
     match event {
-        Event::Signatures => json!({ "event": "signatures" }),
+        Event::Signatures { step, of_index } => {
+            let step = match step {
+                SignatureStep::Read => "read",
+                SignatureStep::Check => "check",
+                SignatureStep::Store => "store",
+            };
+            json!({ "event": "signatures", "step": step, "of_index": of_index })
+        }
+        Event::Index { instances, selected } => {
+            json!({ "event": "index", "instances": instances, "selected": selected })
+        }
         Event::Image { digest, platform, number, total } => json!({
             "event": "image", "digest": digest, "platform": platform,
             "number": number, "total": total,

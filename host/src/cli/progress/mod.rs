@@ -12,7 +12,7 @@ use std::sync::Arc;
 use diolkos_sdk::{BlobRole, Error, ErrorKind, Result};
 
 use super::console::{Console, Personality};
-use crate::copy::{Event, Progress, Selection, Silent};
+use crate::copy::{Event, Progress, Silent};
 
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,13 +54,13 @@ impl Mode {
 }
 
 /// Makes what shows a copy's progress.
-pub fn progress(console: &Arc<Console>, mode: Mode, selection: Selection) -> Box<dyn Progress> {
+pub fn progress(console: &Arc<Console>, mode: Mode) -> Box<dyn Progress> {
     let skopeo = console.personality() == Personality::Skopeo;
     match mode {
         Mode::None => Box::new(Silent),
         Mode::Json => Box::new(json::Json::new(console.clone())),
         Mode::Bar => Box::new(bars::Bars::new(console.clone())),
-        Mode::Auto if skopeo => Box::new(skopeo::Skopeo::new(console.clone(), selection)),
+        Mode::Auto if skopeo => Box::new(skopeo::Skopeo::new(console.clone())),
         Mode::Auto if console.is_terminal() => Box::new(bars::Bars::new(console.clone())),
         Mode::Auto | Mode::Plain => Box::new(lines::Lines::new(console.clone())),
     }

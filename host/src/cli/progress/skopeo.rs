@@ -8,7 +8,7 @@ use diolkos_sdk::{BlobRole, Digest};
 
 use super::warn_of_retry;
 use crate::cli::console::Console;
-use crate::copy::{BlobOutcome, Event, Progress, Selection};
+use crate::copy::{BlobOutcome, Event, Progress, SignatureStep};
 
 /// Writes skopeo's lines.
 pub struct Skopeo {
@@ -17,10 +17,8 @@ pub struct Skopeo {
 }
 
 /// What was shown so far.
+#[derive(Default)]
 struct State {
-    selection: Selection,
-    /// Whether an image was begun; before that, only an index has signatures to read.
-    image: bool,
     /// Whether several images are copied with their index.
     list: bool,
     /// The blobs of the current image that have their line.
@@ -29,8 +27,8 @@ struct State {
 
 impl Skopeo {
     /// Starts showing progress.
-    pub fn new(console: Arc<Console>, selection: Selection) -> Self {
-        Self { console, state: Mutex::new(State::new(selection)) }
+    pub fn new(console: Arc<Console>) -> Self {
+        Self { console, state: Mutex::default() }
     }
 }
 
@@ -50,33 +48,35 @@ impl Progress for Skopeo {
 }
 
 impl State {
-    fn new(selection: Selection) -> Self {
-        Self { selection, image: false, list: false, shown: HashSet::new() }
-    }
-
     fn lines(&mut self, event: &Event) -> Vec<String> {
         match event {
-            Event::Signatures if self.image || self.selection == Selection::System => {
-                vec!["Getting image source signatures".into()]
+            Event::Signatures { step, of_index } => {
+                let line = match (step, of_index) {
+                    (SignatureStep::Read, false) => "Getting image source signatures",
+                    (SignatureStep::Read, true) => "Getting image list signatures",
+                    (SignatureStep::Check, false) => {
+                        "Checking if image destination supports signatures"
+                    }
+                    (SignatureStep::Check, true) => {
+                        "Checking if image list destination supports signatures"
+                    }
+                    (SignatureStep::Store, false) => "Storing signatures",
+                    // That line comes with every index, signed or not.
+                    (SignatureStep::Store, true) => return Vec::new(),
+                };
+                vec![line.into()]
             }
-            Event::Signatures => {
+            Event::Index { instances, selected } => {
                 self.list = true;
-                vec!["Getting image list signatures".into()]
+                vec![format!("Copying {selected} images generated from {instances} images in list")]
             }
             Event::Image { digest, number, total, .. } => {
-                self.list |= *total > 1;
                 self.shown.clear();
-                let mut lines = Vec::new();
-                if self.list && !self.image {
-                    lines.push(format!(
-                        "Copying {total} images generated from {total} images in list"
-                    ));
-                }
                 if self.list {
-                    lines.push(format!("Copying image {digest} ({number}/{total})"));
+                    vec![format!("Copying image {digest} ({number}/{total})")]
+                } else {
+                    Vec::new()
                 }
-                self.image = true;
-                lines
             }
             Event::BlobStart { digest, role, .. }
             | Event::BlobDone {
@@ -147,8 +147,12 @@ mod tests {
         ]
     }
 
-    fn lines(selection: Selection, events: Vec<Event>) -> Vec<String> {
-        let mut state = State::new(selection);
+    fn read(of_index: bool) -> Event {
+        Event::Signatures { step: SignatureStep::Read, of_index }
+    }
+
+    fn lines(events: Vec<Event>) -> Vec<String> {
+        let mut state = State::default();
         let lines = events.iter().flat_map(|event| state.lines(event));
         // Digests in tests are one byte repeated.
         lines.map(|line| line.replace("sha256:", "").replace(&"ab".repeat(32), "ab")).collect()
@@ -156,39 +160,38 @@ mod tests {
 
     #[test]
     fn a_single_image_has_skopeos_lines() {
-        let mut events = vec![image("dd", 1, 1), Event::Signatures];
+        let mut events = vec![image("dd", 1, 1), read(false)];
         events.extend(blobs());
         events.push(Event::Manifest { digest: digest("dd"), top_level: true });
         events.push(Event::Done { digest: digest("dd") });
-        for selection in [Selection::System, Selection::All] {
-            let expected = [
-                "Getting image source signatures".to_owned(),
-                format!("Copying blob {}", "aa".repeat(32)),
-                format!("Copying blob {}", "bb".repeat(32)),
-                format!("Copying config {}", "cc".repeat(32)),
-                "Writing manifest to image destination".to_owned(),
-            ];
-            assert_eq!(lines(selection, events.clone()), expected);
-        }
+        let expected = [
+            "Getting image source signatures".to_owned(),
+            format!("Copying blob {}", "aa".repeat(32)),
+            format!("Copying blob {}", "bb".repeat(32)),
+            format!("Copying config {}", "cc".repeat(32)),
+            "Writing manifest to image destination".to_owned(),
+        ];
+        assert_eq!(lines(events), expected);
     }
 
     #[test]
     fn a_list_has_lines_around_those_of_its_images() {
         let events = vec![
-            Event::Signatures,
+            read(true),
+            Event::Index { instances: 3, selected: 2 },
             image("ab", 1, 2),
-            Event::Signatures,
+            read(false),
             Event::Manifest { digest: digest("ab"), top_level: false },
             image("ab", 2, 2),
-            Event::Signatures,
+            read(false),
             Event::Manifest { digest: digest("ab"), top_level: false },
             Event::Manifest { digest: digest("ab"), top_level: true },
         ];
         assert_eq!(
-            lines(Selection::All, events),
+            lines(events),
             [
                 "Getting image list signatures",
-                "Copying 2 images generated from 2 images in list",
+                "Copying 2 images generated from 3 images in list",
                 "Copying image ab (1/2)",
                 "Getting image source signatures",
                 "Writing manifest to image destination",
