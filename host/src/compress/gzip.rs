@@ -62,9 +62,9 @@ pub fn compress(
         let at_end = count < BLOCK;
         while pending.len() >= most || (at_end && !pending.is_empty()) {
             let block = pending.pop_front().expect("the queue was just found to hold a block");
-            let block = block.recv().map_err(|_| {
-                Error::new(ErrorKind::Internal, "a compression thread stopped")
-            })?;
+            let block = block
+                .recv()
+                .map_err(|_| Error::new(ErrorKind::Internal, "a compression thread stopped"))?;
             output(&block)?;
         }
         if at_end {

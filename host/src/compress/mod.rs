@@ -68,10 +68,10 @@ pub fn compress(
         Compression::Zstd => {
             zstandard::compress(input, level.unwrap_or(zstandard::DEFAULT_LEVEL), output)
         }
-        Compression::None | Compression::Bzip2 | Compression::Xz => Err(Error::unsupported(
-            format!("layers cannot be compressed with {}", format.name()),
-        )
-        .with_hint("use gzip or zstd")),
+        Compression::None | Compression::Bzip2 | Compression::Xz => {
+            Err(Error::unsupported(format!("layers cannot be compressed with {}", format.name()))
+                .with_hint("use gzip or zstd"))
+        }
     }
 }
 

@@ -102,10 +102,9 @@ mod tests {
     #[test]
     fn an_error_of_the_output_is_passed_on_as_it_is() {
         let data = vec![7; 1 << 20];
-        let error = compress(&mut Cursor::new(&data), 3, &mut |_| {
-            Err(Error::new(ErrorKind::Denied, "no"))
-        })
-        .unwrap_err();
+        let error =
+            compress(&mut Cursor::new(&data), 3, &mut |_| Err(Error::new(ErrorKind::Denied, "no")))
+                .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied);
     }
 }
