@@ -424,9 +424,10 @@ pub(super) fn no_config() -> Error {
 }
 
 fn read_config(document: &Object<'_>, fields: Fields) -> Result<Option<Descriptor>> {
-    let Some(config) = document.object("config")? else { return Ok(None) };
+    let missing = || Error::new(ErrorKind::Corrupt, "the manifest names no config");
+    let config = document.object("config")?.ok_or_else(missing)?;
     if config.string("digest")?.is_empty() {
-        return Ok(None);
+        return Err(missing());
     }
     wire::read_descriptor(&config, fields).map(Some)
 }

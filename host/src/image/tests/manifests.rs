@@ -203,7 +203,11 @@ fn a_million_layers_are_read_or_refused_quickly() {
         assert_eq!(Manifest::parse(&raw).unwrap_err().kind(), ErrorKind::Corrupt);
     }
     let layer = format!(r#"{{"digest":"{}"}},"#, digest('1'));
-    let text = format!(r#"{{"layers":[{}{{"digest":"{}"}}]}}"#, layer.repeat(40_000), digest('2'));
+    let text = format!(
+        r#"{{"config":{{"digest":"{0}"}},"layers":[{1}{{"digest":"{0}"}}]}}"#,
+        digest('2'),
+        layer.repeat(40_000)
+    );
     let image = image(&RawManifest::new(text.into_bytes(), OCI_MANIFEST));
     assert_eq!(image.layers().len(), 40_001);
     assert!(started.elapsed().as_secs() < 20);
