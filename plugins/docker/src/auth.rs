@@ -19,7 +19,8 @@ use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 
 use crate::challenge::Challenge;
-use crate::client::{self, Client};
+use crate::client::Client;
+use crate::message;
 use crate::options::{Credentials, Options, Secret};
 
 /// A token is good for at least this long, whatever its server says.
@@ -178,9 +179,9 @@ impl Auth {
             .map_err(|error| error.context("requesting a bearer token"))?;
         let status = response.status();
         if status != StatusCode::OK {
-            return Err(refusal(status, client::failure(response).await));
+            return Err(refusal(status, message::failure(response).await));
         }
-        let body = client::body(response, MAX_ANSWER).await?;
+        let body = message::body(response, MAX_ANSWER).await?;
         let answer: Answer = serde_json::from_slice(&body).map_err(|error| {
             // The body may hold half a token: only what is wrong with it is said.
             Error::new(

@@ -5,7 +5,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use sha2::Digest as _;
 
-use crate::client;
+use crate::message;
 use crate::registry::{Access, Repository};
 
 /// Deletes the image that a reference names, under all of its tags.
@@ -25,17 +25,17 @@ pub(crate) fn delete(repository: &Repository) -> Result<()> {
         let response = repository.send(request).await?;
         match response.status() {
             status if status.is_success() => {
-                client::drain(response).await;
+                message::drain(response).await;
                 Ok(())
             }
             StatusCode::NOT_FOUND => Err(missing(repository)),
             StatusCode::METHOD_NOT_ALLOWED => {
-                let error = client::failure(response).await;
+                let error = message::failure(response).await;
                 let hint = "the registry does not allow deleting; registries made from \
                     distribution allow it with REGISTRY_STORAGE_DELETE_ENABLED=true";
                 Err(deleting(repository, error).with_hint(hint))
             }
-            _ => Err(deleting(repository, client::failure(response).await)),
+            _ => Err(deleting(repository, message::failure(response).await)),
         }
     })
 }
@@ -68,18 +68,18 @@ async fn find(repository: &Repository, tag: &str) -> Result<Digest> {
         }
         StatusCode::NOT_FOUND => return Err(missing(repository)),
         StatusCode::METHOD_NOT_ALLOWED => {}
-        _ => return Err(deleting(repository, client::failure(response).await)),
+        _ => return Err(deleting(repository, message::failure(response).await)),
     }
     let request = repository.manifest_request(Method::GET, tag, Access::Delete);
     let response = repository.send(request).await?;
     match response.status() {
         StatusCode::OK => {
             let limit = usize::try_from(RawManifest::MAX_SIZE).unwrap_or(usize::MAX);
-            let bytes = client::body(response, limit).await?;
+            let bytes = message::body(response, limit).await?;
             Ok(sha256(&bytes))
         }
         StatusCode::NOT_FOUND => Err(missing(repository)),
-        _ => Err(deleting(repository, client::failure(response).await)),
+        _ => Err(deleting(repository, message::failure(response).await)),
     }
 }
 

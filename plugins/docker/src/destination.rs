@@ -21,8 +21,8 @@ use reqwest::header::{CONTENT_LENGTH, HeaderValue};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
-use crate::client;
 use crate::delete::{content_digest, sha256};
+use crate::message;
 use crate::registry::{Access, Repository};
 use crate::source::number;
 use crate::upload::Upload;
@@ -73,7 +73,7 @@ impl DockerDestination {
                 self.absent().insert(digest.clone());
                 Ok(Found::No)
             }
-            _ => Err(client::failure(response).await.context(format!(
+            _ => Err(message::failure(response).await.context(format!(
                 "checking whether a blob {digest} exists in {}",
                 self.repository.name.name()
             ))),
@@ -213,7 +213,7 @@ impl Destination for DockerDestination {
             match response.status() {
                 StatusCode::OK => Ok(content_digest(response.headers())),
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(None),
-                _ => Err(client::failure(response).await.context(format!(
+                _ => Err(message::failure(response).await.context(format!(
                     "reading manifest {what} in {}",
                     self.repository.name.name()
                 ))),
@@ -239,14 +239,8 @@ impl Destination for DockerDestination {
     }
 
     fn put_manifest(&self, manifest: &RawManifest, instance: Option<&Digest>) -> Result<()> {
-        let computed;
-        let what = match instance.map(Digest::as_str).or(self.repository.tag_or_digest()) {
-            Some(what) => what,
-            None => {
-                computed = sha256(&manifest.bytes);
-                computed.as_str()
-            }
-        };
+        let named = instance.map(Digest::as_str).or(self.repository.tag_or_digest());
+        let what = named.map_or_else(|| sha256(&manifest.bytes).to_string(), str::to_owned);
         let content_type = HeaderValue::from_str(type_of(manifest)).map_err(|_| {
             Error::new(
                 ErrorKind::InvalidInput,
@@ -256,13 +250,13 @@ impl Destination for DockerDestination {
         let bytes = manifest.bytes.clone().into();
         let request = self
             .repository
-            .manifest_upload(what, content_type, bytes)
+            .manifest_upload(&what, content_type, bytes)
             .patience(Some(MANIFEST_PATIENCE));
         self.repository
             .block_on(async {
                 let response = self.repository.send(request).await?;
                 if response.status().is_success() {
-                    client::drain(response).await;
+                    message::drain(response).await;
                     return Ok(());
                 }
                 Err(rejection(response).await)
@@ -280,9 +274,9 @@ impl Destination for DockerDestination {
 }
 
 /// Makes the error of a manifest that the registry did not take.
-async fn rejection(response: client::Response) -> Error {
+async fn rejection(response: message::Response) -> Error {
     let status = response.status();
-    let error = client::failure(response).await;
+    let error = message::failure(response).await;
     if status != StatusCode::UNSUPPORTED_MEDIA_TYPE {
         return error;
     }

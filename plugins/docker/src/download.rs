@@ -11,7 +11,7 @@ use diolkos_sdk::{BlobReader, Result};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::client::{self, Response};
+use crate::message::{self, Response};
 use crate::registry::Repository;
 
 /// How many bytes are handed over at a time, unless the body ends before.
@@ -41,7 +41,7 @@ async fn pump(mut response: Response, batches: mpsc::Sender<Result<Vec<Bytes>>>)
     loop {
         let (mut batch, mut length) = (Vec::new(), 0);
         let end = loop {
-            match client::next_chunk(&mut response, &url).await {
+            match message::next_chunk(&mut response, &url).await {
                 Ok(Some(chunk)) => {
                     length += chunk.len();
                     batch.push(chunk);

@@ -164,11 +164,10 @@ fn kind(status: StatusCode, entry: Option<&Entry>) -> ErrorKind {
         401 => ErrorKind::Unauthorized,
         404 | 410 => ErrorKind::NotFound,
         405 | 501 => ErrorKind::Unsupported,
-        408 | 425 => ErrorKind::Unavailable,
         409 | 412 => ErrorKind::Conflict,
         429 => ErrorKind::RateLimited,
         400 | 411 | 414..=416 | 422 => ErrorKind::InvalidInput,
-        500..=599 => ErrorKind::Unavailable,
+        408 | 425 | 500..=599 => ErrorKind::Unavailable,
         400..=499 => ErrorKind::Denied,
         _ => ErrorKind::Unsupported,
     }
@@ -294,18 +293,13 @@ fn tls_cause(host: &str, error: &rustls::Error) -> Cause {
         Tls::InvalidCertificate(error) => {
             let prefix = "tls: failed to verify certificate: x509:";
             match error {
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    Cause::lasting(
-                        format!("{prefix} certificate has expired or is not yet valid"),
-                        None,
-                    )
-                }
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                    Cause::lasting(
-                        format!("{prefix} certificate has expired or is not yet valid"),
-                        None,
-                    )
-                }
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. } => Cause::lasting(
+                    format!("{prefix} certificate has expired or is not yet valid"),
+                    None,
+                ),
                 CertificateError::NotValidForName
                 | CertificateError::NotValidForNameContext { .. } => {
                     Cause::lasting(format!("{prefix} certificate is not valid for {host}"), None)

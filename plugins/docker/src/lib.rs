@@ -7,7 +7,7 @@
 //! - [`reference`]: syntax and names. [`options`]: what plugin.toml declares.
 //! - [`source`], [`destination`], [`uploads`], [`upload`], [`tags`], [`delete`]: what is done with a registry.
 //! - [`registry`]: open registries, and a repository in one of them.
-//! - [`client`]: requests, redirects, HTTPS or not. [`challenge`], [`auth`]: who we are.
+//! - [`client`], [`message`]: requests, redirects, HTTPS or not. [`challenge`], [`auth`]: who we are.
 //! - [`tls`], [`validity`]: certificates. [`errors`]: words and kinds of failures.
 
 mod auth;
@@ -17,6 +17,7 @@ mod delete;
 mod destination;
 mod download;
 mod errors;
+mod message;
 mod options;
 mod reference;
 mod registry;

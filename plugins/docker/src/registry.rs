@@ -15,7 +15,8 @@ use diolkos_sdk::{Digest, Host, Reference, Result, Session};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderName, HeaderValue};
 
-use crate::client::{Client, Payload, Request, Response, Target};
+use crate::client::Client;
+use crate::message::{Payload, Request, Response, Target};
 use crate::options::Options;
 
 /// The registries that a transport has reached so far.

@@ -14,9 +14,9 @@ use reqwest::header::{
 };
 use reqwest::{Method, StatusCode, Url};
 
-use crate::client::{self, Request, Response, Target};
 use crate::download::{Download, Empty};
 use crate::errors;
+use crate::message::{self, Request, Response, Target};
 use crate::registry::{Access, Repository};
 
 /// An image in a registry.
@@ -39,7 +39,7 @@ impl DockerSource {
         }
         let media_type = media_type_of(response.headers());
         let limit = usize::try_from(RawManifest::MAX_SIZE).unwrap_or(usize::MAX);
-        Ok(RawManifest::new(client::body(response, limit).await?, media_type))
+        Ok(RawManifest::new(message::body(response, limit).await?, media_type))
     }
 
     async fn read_blob(&self, request: Request, from: u64) -> Result<Blob> {
@@ -58,7 +58,7 @@ impl DockerSource {
                     "the server does not process ranges and sends the blob from its beginning",
                 ));
             }
-            _ => return Err(client::failure(response).await),
+            _ => return Err(message::failure(response).await),
         };
         Ok(Blob { size, reader: Box::new(Download::start(&self.repository, response)) })
     }
@@ -133,7 +133,7 @@ impl Source for DockerSource {
 /// Makes the error of a manifest that could not be had.
 pub(crate) async fn manifest_failure(response: Response) -> Error {
     let status = response.status();
-    let (error, body) = client::failure_with_body(response).await;
+    let (error, body) = message::failure_with_body(response).await;
     let unknown_repository = errors::has_code(status, &body, &["NAME_UNKNOWN"]);
     if error.kind() != ErrorKind::NotFound || unknown_repository {
         return error;

@@ -10,7 +10,7 @@ use reqwest::header::{HeaderMap, LINK};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
-use crate::client::{self, Request, Target};
+use crate::message::{self, Request, Target};
 use crate::registry::{Access, Repository};
 
 /// How many tags are asked for at once; a registry may give fewer.
@@ -40,10 +40,10 @@ async fn collect(repository: &Repository) -> Result<Vec<String>> {
             Request::new(Method::GET, Target::Path(next)).scope(repository.scope(Access::Pull));
         let response = repository.send(request).await?;
         if response.status() != StatusCode::OK {
-            return Err(client::failure(response).await.context("fetching tags list"));
+            return Err(message::failure(response).await.context("fetching tags list"));
         }
         let following = next_page(response.headers(), response.url());
-        let body = client::body(response, MAX_PAGE).await?;
+        let body = message::body(response, MAX_PAGE).await?;
         let page: Page = serde_json::from_slice(&body).map_err(|error| {
             Error::new(ErrorKind::Corrupt, "decoding tag list response").with_source(error)
         })?;
@@ -124,7 +124,7 @@ mod tests {
     fn links_are_relative_or_absolute_and_stay_with_the_registry() {
         let path = Some("/v2/a/tags/list?last=b&n=1".to_owned());
         assert_eq!(next(r#"</v2/a/tags/list?last=b&n=1>; rel="next""#), path);
-        assert_eq!(next(r#"<https://evil.example/v2/a/tags/list?last=b&n=1>; rel=next"#), path);
+        assert_eq!(next("<https://evil.example/v2/a/tags/list?last=b&n=1>; rel=next"), path);
         assert_eq!(next("<list?last=b&n=1>;rel=\"next\""), path);
         assert_eq!(next("</v2/a/tags/list?last=b&n=1>"), path);
     }

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 
-use crate::client::{self, Payload, Response};
+use crate::message::{self, Payload, Response};
 use crate::uploads::{Begun, STORE_PATIENCE, Uploads, with_digest, within};
 
 /// Blobs up to this size are collected before they are sent.
@@ -45,6 +45,7 @@ pub(crate) struct Upload {
     sending: Option<Sending>,
     /// Whether the upload's place has seen a request of ours.
     touched: bool,
+    failed: bool,
     done: bool,
 }
 
@@ -106,8 +107,20 @@ impl Upload {
             held: Vec::new(),
             sending: None,
             touched: false,
+            failed: false,
             done: false,
         }
+    }
+
+    /// Runs a step, unless one before has failed.
+    fn run(&mut self, step: impl AsyncFnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        if self.failed {
+            return Err(Error::new(ErrorKind::Unavailable, "the upload has failed before"));
+        }
+        let repository = self.uploads.repository.clone();
+        let result = repository.block_on(step(self));
+        self.failed = result.is_err();
+        result
     }
 
     /// Begins a request with a body that grows.
@@ -164,7 +177,7 @@ impl Upload {
                 Err(error) => error,
             };
         }
-        client::failure(response).await.context("uploading layer chunked")
+        message::failure(response).await.context("uploading layer chunked")
     }
 
     /// Makes the error after which the same blob is worth sending in another way.
@@ -224,14 +237,14 @@ impl Upload {
     }
 
     async fn send_small(&mut self, digest: &Digest) -> Result<()> {
-        let mut location = match self.location.take().or_else(|| self.uploads.take(None)) {
-            Some(location) => location,
-            None => {
-                let own = self.uploads.repository.name.path();
-                match self.uploads.begin(Some((digest, own))).await? {
-                    Begun::Mounted => return Ok(()),
-                    Begun::Upload(location) => location,
-                }
+        let begun = self.location.take().or_else(|| self.uploads.take(None));
+        let mut location = if let Some(location) = begun {
+            location
+        } else {
+            let own = self.uploads.repository.name.path();
+            match self.uploads.begin(Some((digest, own))).await? {
+                Begun::Mounted => return Ok(()),
+                Begun::Upload(location) => location,
             }
         };
         self.touched = true;
@@ -257,8 +270,7 @@ impl BlobWriter for Upload {
                 format!("the blob has more bytes than the {size} that were announced"),
             ));
         }
-        let repository = self.uploads.repository.clone();
-        repository.block_on(self.write_held(chunk))
+        self.run(async |this| this.write_held(chunk).await)
     }
 
     fn finish(mut self: Box<Self>, sums: &BlobSums) -> Result<()> {
@@ -269,8 +281,7 @@ impl BlobWriter for Upload {
                 "the blob is not the one that was announced",
             ));
         }
-        let repository = self.uploads.repository.clone();
-        repository.block_on(self.end(sums))?;
+        self.run(async |this| this.end(sums).await)?;
         self.done = true;
         Ok(())
     }

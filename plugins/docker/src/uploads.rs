@@ -18,8 +18,8 @@ use diolkos_sdk::{Digest, Error, ErrorKind, Result};
 use reqwest::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
 
-use crate::client::{self, Payload, Request, Response, Target};
 use crate::errors;
+use crate::message::{self, Payload, Request, Response, Target};
 use crate::registry::{Access, Repository};
 
 /// How long a registry may take to store a blob after its last byte.
@@ -88,7 +88,7 @@ impl Uploads {
         if response.status() == StatusCode::ACCEPTED {
             return upload_at(response).await;
         }
-        Err(client::failure(response).await.context(self.initiating()))
+        Err(message::failure(response).await.context(self.initiating()))
     }
 
     fn path(&self) -> String {
@@ -124,21 +124,21 @@ impl Uploads {
         };
         match response.status().as_u16() {
             201 => {
-                client::drain(response).await;
+                message::drain(response).await;
                 Ok(Some(Begun::Mounted))
             }
             202 => upload_at(response).await.map(Some),
             401 | 403 if !own => {
-                client::drain(response).await;
+                message::drain(response).await;
                 Ok(None)
             }
             400 | 404 | 405 | 415 | 422 | 501 => {
-                let error = client::failure(response).await;
+                let error = message::failure(response).await;
                 self.repository.host.debug(format!("mounting is refused: {error}"));
                 self.repository.client.refuses_mounts.store(true, Ordering::Relaxed);
                 Ok(None)
             }
-            _ => Err(client::failure(response).await.context(self.initiating())),
+            _ => Err(message::failure(response).await.context(self.initiating())),
         }
     }
 
@@ -150,7 +150,7 @@ impl Uploads {
             .patience(Some(Duration::from_secs(10)));
         self.repository.runtime.spawn(async move {
             if let Ok(response) = client.send(&host, request).await {
-                client::drain(response).await;
+                message::drain(response).await;
             }
         });
     }
@@ -189,10 +189,10 @@ impl Uploads {
         let status = response.status();
         if is_stored(status) {
             self.set_mode(SINGLE);
-            client::drain(response).await;
+            message::drain(response).await;
             return Ok(None);
         }
-        let (error, body) = client::failure_with_body(response).await;
+        let (error, body) = message::failure_with_body(response).await;
         let method_alone = matches!(status.as_u16(), 400 | 404 | 405 | 411 | 415 | 416 | 501)
             && !errors::has_code(status, &body, &ABOUT_CONTENT)
             && self.mode() != SINGLE;
@@ -206,13 +206,13 @@ impl Uploads {
     /// Judges the answer to a PATCH; returns where the upload goes on.
     pub async fn judge_patch(&self, response: Response, location: &Url) -> Result<Url> {
         if !response.status().is_success() {
-            return Err(client::failure(response).await.context("uploading layer chunked"));
+            return Err(message::failure(response).await.context("uploading layer chunked"));
         }
         let next = match response.headers().get(LOCATION) {
-            Some(_) => location(&response)?,
+            Some(_) => location_of(&response)?,
             None => location.clone(),
         };
-        client::drain(response).await;
+        message::drain(response).await;
         Ok(next)
     }
 
@@ -222,9 +222,9 @@ impl Uploads {
         let request = self.request(Method::PUT, url, Payload::Empty);
         let response = within(STORE_PATIENCE, self.repository.send(request)).await?;
         if !is_stored(response.status()) {
-            return Err(self.uploading(client::failure(response).await));
+            return Err(self.uploading(message::failure(response).await));
         }
-        client::drain(response).await;
+        message::drain(response).await;
         Ok(())
     }
 
@@ -258,19 +258,19 @@ impl Drop for Uploads {
 }
 
 async fn upload_at(response: Response) -> Result<Begun> {
-    let location = location(&response)?;
-    client::drain(response).await;
+    let location = location_of(&response)?;
+    message::drain(response).await;
     Ok(Begun::Upload(location))
 }
 
 /// Returns where an answer says that an upload goes on.
-fn location(response: &Response) -> Result<Url> {
+fn location_of(response: &Response) -> Result<Url> {
     let missing = || {
         Error::new(ErrorKind::Corrupt, "the registry's answer has no Location")
             .context("determining upload URL")
     };
     let value = response.headers().get(LOCATION).ok_or_else(missing)?;
-    let mut url = client::resolve(response.url(), value)
+    let mut url = message::resolve(response.url(), value)
         .map_err(|error| error.context("determining upload URL"))?;
     let here = response.url();
     // A registry behind a proxy may not know that it is reached by HTTPS: credentials and bytes

@@ -1,0 +1,194 @@
+//! Requests before they are sent, and what is done with answers.
+//!
+//! Sending is in [`crate::client`]; what an answer's status means, with the caller.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use diolkos_sdk::{Error, ErrorKind, Result};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Url};
+
+use crate::errors;
+
+pub(crate) use reqwest::Response;
+
+/// How long the beginning of an answer, or its next bytes, may take.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How much of an answer that nobody wants is read so that its connection can be used again.
+const DRAINED: u64 = 16 * 1024;
+/// How much of the body of an error is read.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// Where a request goes.
+pub(crate) enum Target {
+    /// A path on the registry, with its query.
+    Path(String),
+    /// A URL that the registry gave.
+    Url(Url),
+}
+
+/// The body of a request.
+pub(crate) enum Payload {
+    Empty,
+    /// Can be sent again.
+    Bytes(Bytes),
+    /// Can be sent once; its length where it is known.
+    Stream(reqwest::Body, Option<u64>),
+    /// A stream that was sent.
+    Spent,
+}
+
+/// A request that is about to be sent.
+pub(crate) struct Request {
+    pub method: Method,
+    pub target: Target,
+    pub headers: HeaderMap,
+    pub payload: Payload,
+    pub scopes: Vec<String>,
+    pub credentials: bool,
+    pub patience: Option<Duration>,
+}
+
+impl Request {
+    pub fn new(method: Method, target: Target) -> Self {
+        Self {
+            method,
+            target,
+            headers: HeaderMap::new(),
+            payload: Payload::Empty,
+            scopes: Vec::new(),
+            credentials: true,
+            patience: Some(IDLE_TIMEOUT),
+        }
+    }
+
+    /// Adds a header; one of the same name stays.
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.append(name, value);
+        self
+    }
+
+    pub fn payload(mut self, payload: Payload) -> Self {
+        self.payload = payload;
+        self
+    }
+
+    /// Adds a scope that a token must have for this.
+    pub fn scope(mut self, scope: String) -> Self {
+        if !self.scopes.contains(&scope) {
+            self.scopes.push(scope);
+        }
+        self
+    }
+
+    /// Sends no credentials, wherever this goes.
+    pub fn anonymous(mut self) -> Self {
+        self.credentials = false;
+        self
+    }
+
+    /// Sets how long the answer may take to begin; `None` is for as long as the caller waits.
+    pub fn patience(mut self, patience: Option<Duration>) -> Self {
+        self.patience = patience;
+        self
+    }
+}
+
+/// Resolves a `Location` against the URL it came from.
+pub(crate) fn resolve(from: &Url, location: &HeaderValue) -> Result<Url> {
+    let bad = |why: &str| {
+        Error::new(
+            ErrorKind::Corrupt,
+            format!("{} answered with an unusable Location: {why}", errors::redact(from)),
+        )
+    };
+    let text = location.to_str().map_err(|_| bad("it is not text"))?;
+    let url = from.join(text).map_err(|error| bad(&error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(bad("it is neither http nor https"));
+    }
+    Ok(url)
+}
+
+/// Reads what is left of a small answer, so that its connection can be used again.
+pub(crate) async fn drain(mut response: Response) {
+    if response.content_length().is_some_and(|length| length <= DRAINED) {
+        let rest = async { while let Ok(Some(_)) = response.chunk().await {} };
+        let _ = tokio::time::timeout(Duration::from_secs(5), rest).await;
+    }
+}
+
+/// Reads the body of an answer, up to `limit` bytes.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] when it is longer; what the connection says.
+pub(crate) async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>> {
+    let url = response.url().clone();
+    let too_long = || {
+        Error::new(
+            ErrorKind::Corrupt,
+            format!("the answer of {} is longer than {limit} bytes", errors::redact(&url)),
+        )
+    };
+    if response.content_length().is_some_and(|length| length > limit as u64) {
+        return Err(too_long());
+    }
+    let mut bytes = Vec::new();
+    while let Some(chunk) = next_chunk(&mut response, &url).await? {
+        if bytes.len() + chunk.len() > limit {
+            return Err(too_long());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// Waits for the next bytes of an answer.
+pub(crate) async fn next_chunk(response: &mut Response, url: &Url) -> Result<Option<Bytes>> {
+    match tokio::time::timeout(IDLE_TIMEOUT, response.chunk()).await {
+        Ok(result) => result.map_err(|error| errors::of_transport(&Method::GET, url, &error)),
+        Err(_) => Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("{} sent nothing for {} seconds", errors::redact(url), IDLE_TIMEOUT.as_secs()),
+        )),
+    }
+}
+
+/// Makes the error of an answer that is no success, and returns the start of its body too.
+pub(crate) async fn failure(response: Response) -> Error {
+    failure_with_body(response).await.0
+}
+
+/// As [`failure`], and returns the start of the body too.
+pub(crate) async fn failure_with_body(mut response: Response) -> (Error, Vec<u8>) {
+    let (status, headers) = (response.status(), response.headers().clone());
+    let mut bytes = Vec::new();
+    let read = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            let room = MAX_ERROR_BODY - bytes.len();
+            bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if bytes.len() == MAX_ERROR_BODY {
+                break;
+            }
+        }
+    };
+    // An answer that breaks off is still an answer: its status is known.
+    let _ = tokio::time::timeout(Duration::from_secs(10), read).await;
+    (errors::of_response(status, &headers, &bytes), bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_is_relative_or_absolute_and_always_http() {
+        let from = Url::parse("https://r.example:5000/v2/a/blobs/uploads/").unwrap();
+        let to = |text: &'static str| resolve(&from, &HeaderValue::from_static(text));
+        assert_eq!(to("/x?_state=1").unwrap().as_str(), "https://r.example:5000/x?_state=1");
+        assert_eq!(to("http://s.example/y").unwrap().as_str(), "http://s.example/y");
+        assert_eq!(to("u1").unwrap().path(), "/v2/a/blobs/uploads/u1");
+        assert_eq!(to("file:///etc/passwd").unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+}
