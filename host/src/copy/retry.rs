@@ -9,6 +9,9 @@ use super::progress::{Event, Progress};
 /// A registry that limits its clients is asked again this often even if the user wants no retries,
 /// as skopeo does.
 const RATE_LIMIT_TRIES: u32 = 5;
+/// A transport that asks for another try at once has learnt something that makes the next one go
+/// otherwise. It gets these tries whatever the user wants.
+const INSTANT_TRIES: u32 = 2;
 /// A delay that the other side asks for is not followed beyond this.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
@@ -38,6 +41,9 @@ impl Retry<'_> {
     pub(super) fn wait(&self, what: &str, tries: u32, error: Error) -> Result<()> {
         let most = match error.kind() {
             ErrorKind::RateLimited => self.times.max(RATE_LIMIT_TRIES),
+            ErrorKind::Unavailable if error.retry_after() == Some(Duration::ZERO) => {
+                self.times.max(INSTANT_TRIES)
+            }
             ErrorKind::Unavailable => self.times,
             _ => 0,
         };
@@ -77,12 +83,16 @@ mod tests {
     use crate::copy::Silent;
 
     fn tries(kind: ErrorKind, times: u32) -> u32 {
+        tries_of(times, || Error::new(kind, "no"))
+    }
+
+    fn tries_of(times: u32, error: impl Fn() -> Error) -> u32 {
         let host = Host::silent();
         let retry = Retry { times, delay: Some(Duration::ZERO), host: &host, progress: &Silent };
         let mut count = 0;
         let _ = retry.run("it", || -> Result<()> {
             count += 1;
-            Err(Error::new(kind, "no"))
+            Err(error())
         });
         count
     }
@@ -95,5 +105,13 @@ mod tests {
         assert_eq!(tries(ErrorKind::Denied, 9), 1);
         assert_eq!(tries(ErrorKind::Corrupt, 9), 1);
         assert_eq!(tries(ErrorKind::Cancelled, 9), 1);
+    }
+
+    #[test]
+    fn a_transport_that_knows_another_way_gets_another_try_at_once() {
+        let other_way =
+            || Error::new(ErrorKind::Unavailable, "no").with_retry_after(Duration::ZERO);
+        assert_eq!(tries_of(0, other_way), 3);
+        assert_eq!(tries_of(4, other_way), 5);
     }
 }

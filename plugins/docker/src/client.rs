@@ -129,7 +129,9 @@ impl Client {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
                     "the registry asked for new credentials while data was sent",
-                ));
+                )
+                // They are at hand now, and the host can send the data again.
+                .with_retry_after(Duration::ZERO));
             }
             drain(response).await;
             answers += 1;

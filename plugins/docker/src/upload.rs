@@ -185,7 +185,8 @@ impl Upload {
         let error = Error::new(
             ErrorKind::Unavailable,
             "the registry does not take a blob in one request; the next try takes two",
-        );
+        )
+        .with_retry_after(Duration::ZERO);
         self.uploads.uploading(match refusal {
             Some(refusal) => error.with_source(refusal),
             None => error,

@@ -136,6 +136,9 @@ impl Error {
     }
 
     /// Adds how long to wait before another try.
+    ///
+    /// Zero says that the transport has learnt something (a token, another way to upload) and the
+    /// same request is worth repeating at once.
     #[must_use]
     pub fn with_retry_after(mut self, delay: Duration) -> Self {
         self.0.retry_after = Some(delay);
