@@ -101,7 +101,8 @@ impl Bench {
     }
 
     fn with_index(self, index: &Index) -> Self {
-        drive::push_index(&*reference(Place::Far, &self.from), &session(Host::silent()), index).unwrap();
+        drive::push_index(&*reference(Place::Far, &self.from), &session(Host::silent()), index)
+            .unwrap();
         self
     }
 
@@ -267,7 +268,8 @@ fn a_failed_copy_leaves_the_old_image() {
             Faults::new().with(Rule::new(call, Fault::Fails(ErrorKind::Io))),
         )
         .with_image(&new);
-        drive::push(&*reference(Place::Near, &bench.to), &session(Host::silent()), &old, &[]).unwrap();
+        drive::push(&*reference(Place::Near, &bench.to), &session(Host::silent()), &old, &[])
+            .unwrap();
         bench.copy(&CopyRequest::default()).unwrap_err();
         bench.assert_arrived(&old);
     }
@@ -334,9 +336,12 @@ fn an_index_arrives_whole_or_as_the_image_of_one_platform() {
     let report = bench.copy(&all()).unwrap();
     assert_eq!(report.digest, index.digest());
     for image in &index.instances {
-        let pulled =
-            drive::pull(&*reference(Place::Near, &bench.to), &session(Host::silent()), Some(&image.digest()))
-                .unwrap();
+        let pulled = drive::pull(
+            &*reference(Place::Near, &bench.to),
+            &session(Host::silent()),
+            Some(&image.digest()),
+        )
+        .unwrap();
         assert_eq!(pulled.manifest.bytes, image.manifest.bytes);
     }
 
@@ -354,7 +359,8 @@ fn an_index_arrives_whole_or_as_the_image_of_one_platform() {
     let request = CopyRequest { selection: Selection::IndexOnly, ..CopyRequest::default() };
     assert_eq!(bench.copy(&request).unwrap().digest, index.digest());
     let missing = index.instances[0].digest();
-    let instance = drive::pull(&*reference(Place::Near, &bench.to), &session(Host::silent()), Some(&missing));
+    let instance =
+        drive::pull(&*reference(Place::Near, &bench.to), &session(Host::silent()), Some(&missing));
     assert_eq!(instance.unwrap_err().kind(), ErrorKind::ImageNotFound);
 }
 
@@ -369,10 +375,7 @@ fn a_platform_that_an_index_lacks_is_named() {
     let error = bench.copy(&CopyRequest { platform, ..CopyRequest::default() }).unwrap_err();
     let text = error.chain().join(": ");
     assert!(text.contains("choosing an image from manifest list"), "{text}");
-    assert!(
-        text.contains("no image found in image index for architecture \"riscv64\""),
-        "{text}"
-    );
+    assert!(text.contains("no image found in image index for architecture \"riscv64\""), "{text}");
     bench.assert_nothing_arrived();
 }
 
@@ -452,7 +455,13 @@ fn signatures_go_along_and_keep_the_manifest_as_it_is() {
     let signatures =
         [Signature { format: SignatureFormat::SimpleSigning, bytes: b"\x89signed".to_vec() }];
     let bench = Bench::plain();
-    drive::push(&*reference(Place::Far, &bench.from), &session(Host::silent()), &image, &signatures).unwrap();
+    drive::push(
+        &*reference(Place::Far, &bench.from),
+        &session(Host::silent()),
+        &image,
+        &signatures,
+    )
+    .unwrap();
     let request = CopyRequest { layers: LayerRequest::Decompress, ..CopyRequest::default() };
     bench.copy(&request).unwrap();
     bench.assert_arrived(&image);

@@ -116,6 +116,8 @@ impl Job {
         let policy = context.globals.policy()?;
         let source = parse(context, "source", source_name)?;
         let destination = parse(context, "destination", destination_name)?;
+        let (transport, _) = endpoint::split(source_name)?;
+        policy.check_scopes(transport, &*context.transports.load(transport)?)?;
         let source = source.with_options(context, NAME, Images::Two, Side::Source, matches)?;
         let destination =
             destination.with_options(context, NAME, Images::Two, Side::Destination, matches)?;

@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_stream_that_was_cut_short_is_an_error() {
         for compression in ALL {
-            let whole = pack(compression, &[7; 100_000]);
+            let whole = pack(compression, &vec![7; 100_000]);
             let mut out = Vec::new();
             let cut = &whole[..whole.len() - 3];
             assert!(

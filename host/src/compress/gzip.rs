@@ -117,7 +117,8 @@ mod tests {
     #[test]
     fn whatever_was_compressed_comes_back() {
         for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 77] {
-            let data: Vec<u8> = (0..length).map(|i| (i * i / 7 % 251) as u8).collect();
+            let data: Vec<u8> =
+                (0..length).map(|i| u8::try_from(i * i / 7 % 251).unwrap()).collect();
             let mut back = Vec::new();
             flate2::read::MultiGzDecoder::new(&gzip(&data, -1)[..]).read_to_end(&mut back).unwrap();
             assert!(back == data, "{length} bytes survive");
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_result_is_the_same_every_time() {
-        let data: Vec<u8> = (0..3 * BLOCK).map(|i| (i % 256) as u8).collect();
+        let data: Vec<u8> = (0..3 * BLOCK).map(|i| u8::try_from(i % 256).unwrap()).collect();
         assert_eq!(gzip(&data, DEFAULT_LEVEL), gzip(&data, -1));
     }
 

@@ -88,7 +88,8 @@ mod tests {
     #[test]
     fn whatever_was_compressed_comes_back() {
         for length in [0usize, 1, BLOCK, 9 * (1 << 20) + 5] {
-            let data: Vec<u8> = (0..length).map(|i| (i * i / 7 % 251) as u8).collect();
+            let data: Vec<u8> =
+                (0..length).map(|i| u8::try_from(i * i / 7 % 251).unwrap()).collect();
             let mut out = Vec::new();
             compress(&mut Cursor::new(&data), 3, &mut |chunk| {
                 out.extend_from_slice(chunk);

@@ -19,7 +19,7 @@ enum Chosen<'a> {
     Index(&'a Index),
 }
 
-impl<'a> Copier<'a> {
+impl Copier<'_> {
     /// Copies what the top-level manifest and the user's selection ask for.
     pub(super) fn copy_top(&self, top: &RawManifest) -> Result<Written> {
         let parsed = self.parse(top)?;
@@ -196,8 +196,7 @@ impl<'a> Copier<'a> {
         let mut written = Vec::new();
         let all = self.request.selection == Selection::All;
         let instances = index.instances().len();
-        self.progress
-            .event(&Event::Index { instances, selected: if all { instances } else { 0 } });
+        self.progress.event(&Event::Index { instances, selected: if all { instances } else { 0 } });
         if all {
             let total = index.instances().len();
             for (position, descriptor) in index.instances().iter().enumerate() {

@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn all_bytes_pass_in_order_and_an_error_arrives_after_them() {
-        let data: Vec<u8> = (0..3 * BUFFER + 5).map(|i| (i % 253) as u8).collect();
+        let data: Vec<u8> = (0..3 * BUFFER + 5).map(|i| u8::try_from(i % 253).unwrap()).collect();
         let mut rest = &data[..];
         std::thread::scope(|scope| {
             let mut input = stage(scope, |output| {

@@ -98,15 +98,15 @@ pub(super) fn manifest_types(
     request: &CopyRequest,
     cannot_modify: Option<&str>,
 ) -> Result<Vec<String>> {
-    if cannot_modify.is_some() {
-        return Ok(vec![source.to_owned()]);
-    }
     const ALL: [&str; 4] = [
         media_type::OCI_MANIFEST,
         media_type::DOCKER_V2S2,
         media_type::DOCKER_V2S1_SIGNED,
         media_type::DOCKER_V2S1,
     ];
+    if cannot_modify.is_some() {
+        return Ok(vec![source.to_owned()]);
+    }
     let mut types: Vec<&str> = match request.format {
         Some(format) => vec![format_type(format)],
         None if accepted.is_empty() => ALL.to_vec(),

@@ -158,7 +158,17 @@ impl<'a> Copier<'a> {
         }
         let rules = (cannot_modify.is_none() && manifest.is_container_image())
             .then(|| LayerRules::new(self.accepts.layer_form, self.request));
-        Ok(Image { manifest, layers, digest, instance, platform, signatures, cannot_modify, types, rules })
+        Ok(Image {
+            manifest,
+            layers,
+            digest,
+            instance,
+            platform,
+            signatures,
+            cannot_modify,
+            types,
+            rules,
+        })
     }
 
     /// Returns the layers to read, which a source may keep in another form than its manifest says.
@@ -400,16 +410,12 @@ impl<'a> Copier<'a> {
                 Error::new(ErrorKind::Internal, format!("{} was not copied", job.name))
             })?);
         }
-        Ok(Some(self.with_skipped_layers(image, layers)))
+        Ok(Some(Self::with_skipped_layers(image, layers)))
     }
 
     /// Puts entries for layers that are not copied (the empty ones of schema 1) back in their
     /// places.
-    fn with_skipped_layers(
-        &self,
-        image: &Image<'_>,
-        copied: Vec<LayerWritten>,
-    ) -> Vec<LayerWritten> {
+    fn with_skipped_layers(image: &Image<'_>, copied: Vec<LayerWritten>) -> Vec<LayerWritten> {
         let mut copied = copied.into_iter();
         image
             .layers

@@ -62,7 +62,6 @@ impl ErrorKind {
     ];
 
     /// Returns the number this kind has in the ABI; numbers are never given away twice.
-    #[allow(clippy::missing_panics_doc, reason = "it cannot panic, as the messages say")]
     pub fn code(self) -> u32 {
         let position = Self::ALL.iter().position(|kind| *kind == self);
         u32::try_from(position.expect("ALL names every kind") + 1).expect("there are few kinds")
