@@ -1,1 +1,37 @@
-//! End-to-end tests of the built program; what they share is here.
+//! What the end-to-end tests, the demo and the benchmarks share.
+//!
+//! The tests themselves are in `tests/`: they use the built program and its files, and no crate of
+//! the workspace. This library gives them
+//! - [`Home`]: a place to run programs in that nothing of this machine leaks into,
+//! - [`Image`] and [`Layer`]: small real images, in every form they are stored in,
+//! - [`Registry`]: a registry in this process that counts requests and fails on demand,
+//! - [`DockerRegistry`]: the real one, as a process of its own,
+//! - [`require`]: other programs, whose absence skips a test, and fails it in CI.
+
+mod docker_registry;
+mod image;
+mod layer;
+mod layout;
+mod peers;
+mod program;
+mod registry;
+
+pub use docker_registry::DockerRegistry;
+pub use image::{Format, Image, LayerForm, Packing, Platform};
+pub use layer::Layer;
+pub use layout::{Layout, directory_digests};
+pub use peers::{in_ci, is_root, require, require_root};
+pub use program::{Home, Outcome, Run, built_program};
+pub use registry::{Access, Fault, Logged, Manifest, Registry};
+
+/// Returns the digest of some bytes.
+pub fn sha256(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    use sha2::Digest as _;
+    let mut text = String::from("sha256:");
+    for byte in sha2::Sha256::digest(bytes) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

@@ -1,0 +1,160 @@
+//! What is measured.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{fs, io};
+
+use diolkos_tests::{DockerRegistry, Home, Layout};
+use tempfile::TempDir;
+
+use super::image::Images;
+use crate::shell::{self, Result};
+
+/// Where jobs run: the image in every form, and room for results.
+pub struct Place {
+    pub image: Images,
+    pub work: TempDir,
+    /// Holds the image as `bench:1`.
+    pub source: DockerRegistry,
+    /// Empty before each run.
+    pub destination: DockerRegistry,
+}
+
+impl Place {
+    fn result(&self) -> PathBuf {
+        self.work.path().join("result")
+    }
+
+    fn out(&self, transport: &str, rest: &str) -> String {
+        format!("{transport}:{}{rest}", self.result().display())
+    }
+
+    fn layout(&self) -> String {
+        format!("oci:{}:bench", self.image.layout.display())
+    }
+
+    fn in_source(&self) -> String {
+        self.source.reference("bench:1")
+    }
+
+    fn in_destination(&self) -> String {
+        self.destination.reference("bench:1")
+    }
+}
+
+/// One job.
+pub struct Job {
+    pub name: &'static str,
+    pub arguments: fn(&Place) -> Vec<String>,
+    /// Bytes of the result, if they are part of the comparison.
+    pub size: fn(&Place) -> Result<Option<u64>>,
+}
+
+const NO_SIZE: fn(&Place) -> Result<Option<u64>> = |_| Ok(None);
+
+/// All jobs, in the table's order.
+pub const ALL: [Job; 9] = [
+    Job { name: "--version", arguments: |_| words(&["--version"]), size: NO_SIZE },
+    Job {
+        name: "inspect in a registry",
+        arguments: |place| words(&["inspect", "--tls-verify=false", &place.in_source()]),
+        size: NO_SIZE,
+    },
+    Job {
+        name: "oci → dir",
+        arguments: |place| copy(&[], &place.layout(), &place.out("dir", "")),
+        size: NO_SIZE,
+    },
+    Job {
+        name: "dir → oci",
+        arguments: |place| {
+            let source = format!("dir:{}", place.image.directory.display());
+            copy(&[], &source, &place.out("oci", ":bench"))
+        },
+        size: NO_SIZE,
+    },
+    Job {
+        name: "registry → oci",
+        arguments: |place| {
+            copy(&["--src-tls-verify=false"], &place.in_source(), &place.out("oci", ":bench"))
+        },
+        size: NO_SIZE,
+    },
+    Job {
+        name: "oci → registry",
+        arguments: |place| {
+            copy(&["--dest-tls-verify=false"], &place.layout(), &place.in_destination())
+        },
+        size: NO_SIZE,
+    },
+    Job {
+        name: "registry → registry",
+        arguments: |place| {
+            let flags = ["--src-tls-verify=false", "--dest-tls-verify=false"];
+            copy(&flags, &place.in_source(), &place.in_destination())
+        },
+        size: NO_SIZE,
+    },
+    Job {
+        name: "oci → dir, decompressing",
+        arguments: |place| copy(&["--dest-decompress"], &place.layout(), &place.out("dir", "")),
+        size: NO_SIZE,
+    },
+    Job {
+        name: "dir → oci, compressing",
+        arguments: |place| {
+            let source = format!("dir:{}", place.image.uncompressed.display());
+            copy(&[], &source, &place.out("oci", ":bench"))
+        },
+        size: |place| Ok(Some(size_below(&place.result())?)),
+    },
+];
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+fn copy(flags: &[&str], source: &str, destination: &str) -> Vec<String> {
+    let mut all = words(&["--insecure-policy", "copy", "--quiet"]);
+    all.extend(words(flags));
+    all.extend([source.to_owned(), destination.to_owned()]);
+    all
+}
+
+/// Puts the image into the source registry, and checks that what it holds is the image.
+pub fn prepare(place: &Place, program: &Path) -> Result<()> {
+    eprintln!("putting the image into a registry");
+    let home = Home::new();
+    let flags = ["--dest-tls-verify=false"];
+    let mut command = home.command(program);
+    command.env("_CONTAINERS_ROOTLESS_UID", "1000").stdout(Stdio::null());
+    shell::run(command.args(copy(&flags, &place.layout(), &place.in_source())))?;
+    let digest = Layout::new(&place.image.layout).tag("bench")?["digest"].clone();
+    let stored = place.source.storage().join(format!(
+        "docker/registry/v2/repositories/bench/_manifests/revisions/sha256/{}/link",
+        digest.as_str().unwrap_or_default().trim_start_matches("sha256:")
+    ));
+    if stored.exists() { Ok(()) } else { Err("the registry holds another manifest".into()) }
+}
+
+/// Makes destinations empty, and lets the disk finish what earlier runs wrote, which would
+/// otherwise be paid for by whoever runs next.
+pub fn clean(place: &Place) -> Result<()> {
+    match fs::remove_dir_all(place.result()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    place.destination.clear()?;
+    Command::new("sync").arg("-f").arg(place.work.path()).status()?;
+    Ok(())
+}
+
+fn size_below(directory: &Path) -> Result<u64> {
+    let mut size = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        size += if metadata.is_dir() { size_below(&entry.path())? } else { metadata.len() };
+    }
+    Ok(size)
+}
