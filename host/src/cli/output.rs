@@ -25,7 +25,7 @@ pub fn write(bytes: &[u8]) -> Result<()> {
 /// Writes a text and a newline to stdout.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`fn@write`].
 pub fn line(text: &str) -> Result<()> {
     write(format!("{text}\n").as_bytes())
 }
@@ -33,7 +33,7 @@ pub fn line(text: &str) -> Result<()> {
 /// Writes a value as JSON the way Go's `json.MarshalIndent` does with four spaces.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`fn@write`].
 pub fn json(value: &impl Serialize) -> Result<()> {
     line(&to_go_json(value))
 }

@@ -1,7 +1,7 @@
 //! The copy engine: facts, plan, transfer, commit.
 //!
-//! [`run`] copies and [`plan`] says what it would do. Both gather the same facts (what the source
-//! has, what the destination takes) and decide by the same pure functions (`plan`), so that what
+//! [`run`] copies and [`fn@plan`] says what it would do. Both gather the same facts (what the source
+//! has, what the destination takes) and decide by the same pure functions (`plan.rs`), so that what
 //! was announced is what happens. The engine knows transports by their traits alone.
 //!
 //! # What holds

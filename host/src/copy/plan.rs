@@ -104,7 +104,16 @@ pub(super) fn manifest_types(
         media_type::DOCKER_V2S1_SIGNED,
         media_type::DOCKER_V2S1,
     ];
-    if cannot_modify.is_some() {
+    if let Some(why) = cannot_modify {
+        if !accepted.is_empty() && !accepted.iter().any(|accepted| accepted == source) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the destination takes no manifest of type {source}, and this one may not be \
+                     converted: {why}"
+                ),
+            ));
+        }
         return Ok(vec![source.to_owned()]);
     }
     let mut types: Vec<&str> = match request.format {
@@ -383,6 +392,21 @@ mod tests {
         assert_eq!(
             manifest_types(DOCKER_V2S2, &[], &oci, Some("Would invalidate signatures")).unwrap(),
             [DOCKER_V2S2]
+        );
+    }
+
+    #[test]
+    fn a_manifest_that_may_not_change_is_refused_before_anything_is_copied() {
+        use media_type::*;
+        let plain = CopyRequest::default();
+        let accepted = vec![OCI_MANIFEST.to_owned(), OCI_INDEX.to_owned()];
+        let error =
+            manifest_types(DOCKER_V2S2, &accepted, &plain, Some("Instructed to preserve digests"))
+                .unwrap_err();
+        assert!(error.message().ends_with("Instructed to preserve digests"), "{error}");
+        assert_eq!(
+            manifest_types(OCI_MANIFEST, &accepted, &plain, Some("why")).unwrap(),
+            [OCI_MANIFEST]
         );
     }
 

@@ -369,6 +369,8 @@ impl<'a> Copier<'a> {
                 first_asked = Some(found.is_some());
                 if let Some(found) = found {
                     let is_same = found.digest == job.blob.digest;
+                    // The same layer may come again in this image.
+                    lock(&self.written).insert(job.blob.digest.clone(), found.clone());
                     *lock(&results[index]) = Some(found);
                     if is_same && self.is_already_there(image)? {
                         return Ok(None);

@@ -40,7 +40,7 @@ impl Manifest {
     /// the bytes, and failing that taken for schema 1, as registries of old did not say.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`](diolkos_sdk::ErrorKind::Corrupt): not JSON, not of its type, or
+    /// [`ErrorKind::Corrupt`]: not JSON, not of its type, or
     /// readable as two types at once.
     pub fn parse(raw: &RawManifest) -> Result<Self> {
         let media_type = normalised_type(raw);

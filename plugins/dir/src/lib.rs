@@ -1,6 +1,6 @@
 //! The `dir:` transport: one image as plain files in a directory of its own.
 //!
-//! - [`reference`]: `dir:PATH`, and its names in policies.
+//! - [`mod@reference`]: `dir:PATH`, and its names in policies.
 //! - `options`: what `plugin.toml` declares, parsed.
 //! - `names`: what the files are called, and the `version` file.
 //! - `source`: reading.

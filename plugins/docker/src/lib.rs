@@ -4,7 +4,7 @@
 //! the first request that is needed anyway finds out how a registry is reached and what it asks
 //! for; connections, tokens and what was learnt are shared by all uses of a registry.
 //!
-//! - [`reference`]: syntax and names. [`options`]: what plugin.toml declares.
+//! - [`mod@reference`]: syntax and names. [`options`]: what plugin.toml declares.
 //! - [`source`], [`destination`], [`uploads`], [`upload`], [`tags`], [`delete`]: what is done with a registry.
 //! - [`registry`]: open registries, and a repository in one of them.
 //! - [`client`], [`message`]: requests, redirects, HTTPS or not. [`challenge`], [`auth`]: who we are.

@@ -25,7 +25,7 @@ use crate::registry::{Access, Repository};
 /// How long a registry may take to store a blob after its last byte.
 pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(900);
 
-/// States of [`client::Client::upload_mode`]; 0 is unknown.
+/// States of [`crate::client::Client::upload_mode`]; 0 is unknown.
 const SINGLE: u8 = 1;
 const PATCHED: u8 = 2;
 

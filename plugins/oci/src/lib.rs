@@ -1,6 +1,6 @@
 //! The `oci:` transport: images in a directory with an OCI image layout.
 //!
-//! - [`reference`]: `oci:PATH[:NAME|:@INDEX]`, and its names in policies.
+//! - [`mod@reference`]: `oci:PATH[:NAME|:@INDEX]`, and its names in policies.
 //! - `options`: what `plugin.toml` declares, parsed.
 //! - `source`: reading.
 //! - `destination`: writing; `index.json` is replaced only by a commit.

@@ -1,4 +1,4 @@
-//! What the tests made by [`conformance!`](crate::conformance) call.
+//! What the tests made by [`conformance!`](macro@crate::conformance) call.
 
 use std::path::Path;
 

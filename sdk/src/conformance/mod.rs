@@ -7,7 +7,7 @@
 //! passed over in silence.
 //!
 //! - [`Subject`]: the transport under test, and how references to scratch images are written.
-//! - [`cases`], [`run_case`], [`run`]: the cases, one of them, all of them.
+//! - [`fn@cases`], [`run_case`], [`run`]: the cases, one of them, all of them.
 //! - [`image`]: images made up for tests; [`drive`]: the least a host does to write and read them.
 //! - [`faults`]: a transport around another one that fails where a test says.
 //! - `library` (feature `load`): finds or builds the plugin library of the package under test.
