@@ -132,7 +132,7 @@ fn wrong_usage_is_exit_code_1_in_the_words_that_scripts_know() {
     place.run(&["copy", "a", "b", "--policy"]).fails_with(1, "flag needs an argument: --policy");
     place.run(&["copy", "--retry-times", "x"]).fails_with(
         1,
-        r#"invalid argument "x" for "--retry-times" flag: strconv.ParseUint: parsing "x": invalid syntax"#,
+        r#"invalid argument "x" for "--retry-times" flag: strconv.ParseInt: parsing "x": invalid syntax"#,
     );
     place.run(&["copy", "--quiet=perhaps"]).fails_with(
         1,

@@ -13,7 +13,7 @@ mod near;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diolkos::compress::Compression;
 use diolkos::copy::{
@@ -23,11 +23,11 @@ use diolkos::copy::{
 use diolkos::trust::Policy;
 use diolkos_sdk::conformance::drive;
 use diolkos_sdk::conformance::faults::{Call, Fault, Faults, Rule};
-use diolkos_sdk::conformance::image::{Family, Image, Index, Recipe, sha256};
+use diolkos_sdk::conformance::image::{Content, Family, Image, Index, Recipe, noise, sha256, tar};
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
-    Error, ErrorKind, Host, ImageRef, Options, PlatformChoice, RawManifest, Result, Session,
-    Signature, SignatureFormat, Transport,
+    Blob, BlobReader, Descriptor, Digest, Error, ErrorKind, Host, ImageRef, Names, Options,
+    PlatformChoice, RawManifest, Result, Session, Signature, SignatureFormat, Source, Transport,
 };
 
 const OCI: Recipe = Recipe { family: Family::Oci, compressed: true };
@@ -317,6 +317,115 @@ fn a_blob_that_breaks_off_is_taken_up_where_it_stopped() {
 }
 
 #[test]
+fn a_blob_that_breaks_off_again_and_again_is_not_waited_for_while_it_goes_on() {
+    let layer = Content::layer(OCI, &tar("file", &noise(22, 6_000_000)));
+    let image = Image::of_layers(Family::Oci, vec![layer]);
+    let large = &image.layers[0].descriptor.digest;
+    // A break after every sixth buffer; the delay between tries is a second or more.
+    let mut faults = Faults::new();
+    for number in 1..4 {
+        let rule = Rule::new(Call::Read, Fault::Fails(ErrorKind::Unavailable));
+        faults = faults.with(rule.of(large).after(number * 6).times(1));
+    }
+    let bench = Bench::new(faults.clone(), Faults::new()).with_image(&image);
+    let begun = Instant::now();
+    bench.copy(&CopyRequest::default()).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(faults.count(Call::Blob), 5, "two blobs, and one of them three times more");
+    bench.assert_arrived(&image);
+}
+
+/// A source whose layers never end, until the copy is stopped.
+struct Stalls {
+    inner: Box<dyn Source>,
+    host: Host,
+}
+
+impl Source for Stalls {
+    fn manifest(&self, instance: Option<&Digest>) -> Result<RawManifest> {
+        self.inner.manifest(instance)
+    }
+    fn blob(&self, blob: &Descriptor, _: u64) -> Result<Blob> {
+        let (host, given) = (self.host.clone(), 0);
+        Ok(Blob { size: blob.size, reader: Box::new(StallingReader { host, given }) })
+    }
+}
+
+struct StallingReader {
+    host: Host,
+    given: u64,
+}
+
+impl BlobReader for StallingReader {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        if self.given < 300_000 {
+            self.given += buffer.len() as u64;
+            return Ok(buffer.len());
+        }
+        for _ in 0..2000 {
+            self.host.check_cancelled()?;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err(Error::new(ErrorKind::Internal, "nobody stopped the copy"))
+    }
+}
+
+struct StallingImage(Box<dyn ImageRef>);
+
+impl ImageRef for StallingImage {
+    fn names(&self) -> Names {
+        self.0.names()
+    }
+    fn open(&self, session: &Session) -> Result<Box<dyn Source>> {
+        Ok(Box::new(Stalls { inner: self.0.open(session)?, host: session.host.clone() }))
+    }
+}
+
+#[test]
+fn a_destination_that_fails_is_not_held_up_by_a_source_that_stalls() {
+    let layer = |seed| Content::layer(OCI, &tar("file", &noise(seed, 2_000_000)));
+    let image = Image::of_layers(Family::Oci, vec![layer(23), layer(24)]);
+    for parallel in [1, 6] {
+        let full = Rule::new(Call::Write, Fault::Fails(ErrorKind::Io));
+        let bench = Bench::new(Faults::new(), Faults::new().with(full)).with_image(&image);
+        let mut source = endpoint(Place::Far, &bench.from, &bench.source);
+        source.reference = Box::new(StallingImage(source.reference));
+        let begun = Instant::now();
+        let error = copy::run(
+            &CopyRequest { parallel_copies: Some(parallel), ..CopyRequest::default() },
+            &source,
+            &endpoint(Place::Near, &bench.to, &bench.destination),
+            &Policy::insecure_accept_anything(),
+            &Silent,
+        )
+        .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error:?}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        bench.assert_nothing_arrived();
+    }
+}
+
+#[test]
+fn a_config_that_is_also_a_layer_is_kept_although_the_layer_is_compressed() {
+    let plain = Recipe { family: Family::Oci, compressed: false };
+    let mut image = Image::of_layers(Family::Oci, vec![Content::layer(plain, b"not a tar")]);
+    let layer = image.layers[0].clone();
+    let text = String::from_utf8(image.manifest.bytes.clone()).unwrap();
+    let config = &image.config.descriptor;
+    let text = text
+        .replace(config.digest.as_str(), layer.descriptor.digest.as_str())
+        .replace(&format!("\"size\":{}", config.size.unwrap()), "\"size\":9");
+    image.manifest = RawManifest::new(text.into_bytes(), media_type::OCI_MANIFEST);
+    image.config = Content { role: image.config.role, ..layer.clone() };
+    let bench = Bench::plain().with_image(&image);
+    let request = CopyRequest { layers: LayerRequest::Compress, ..CopyRequest::default() };
+    bench.copy(&request).unwrap();
+    let pulled = bench.pulled().unwrap();
+    assert_eq!(pulled.blobs[0].1, layer.bytes);
+    assert_ne!(pulled.blobs[1].1, layer.bytes);
+}
+
+#[test]
 fn cancellation_at_any_call_ends_the_copy_and_leaves_nothing() {
     let image = Image::sample(OCI, 10);
     for call in [Call::Manifest, Call::Blob, Call::Read, Call::Write, Call::PutManifest] {
@@ -502,6 +611,19 @@ fn blobs_that_are_there_are_not_read_again() {
     let before = bench.source.count(Call::Blob);
     bench.copy(&CopyRequest::default()).unwrap();
     assert_eq!(bench.source.count(Call::Blob), before, "all blobs were reused");
+}
+
+#[test]
+fn a_layer_that_comes_twice_and_is_there_already_is_named_twice() {
+    let sample = Image::sample(OCI, 23);
+    let before = Bench::plain().with_image(&sample);
+    before.copy(&CopyRequest::default()).unwrap();
+    let [first, second, _] = &sample.layers[..] else { panic!("a sample has three layers") };
+    let layers = [first, first, second, first].into_iter().cloned().collect();
+    let twice = Image::of_layers(Family::Oci, layers);
+    let bench = Bench::plain().with_image(&twice);
+    bench.copy(&CopyRequest::default()).unwrap();
+    bench.assert_arrived(&twice);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::console::Personality;
 use super::flags::{Flags, Images, one, typed};
-use super::values::{parse_duration, parse_uint};
+use super::values::{parse_duration, parse_int, parse_uint};
 use crate::plugin::{OptionKind, Transports};
 
 /// The id of every command's positional arguments.
@@ -142,7 +142,8 @@ pub fn words(value: &str, help: &str) -> Arg {
 /// The flags of commands that try again.
 pub fn retry_args() -> [Arg; 2] {
     [
-        number("retry-times", "TIMES", "How often to try again after a passing failure"),
+        text("retry-times", "TIMES", "How often to try again after a passing failure")
+            .value_parser(parse_int),
         duration("retry-delay", "Delay between tries; without it, growing from one second"),
     ]
 }

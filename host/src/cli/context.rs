@@ -87,7 +87,6 @@ impl Globals {
             return Ok(Policy::insecure_accept_anything());
         }
         Policy::load(self.policy.as_deref())
-            .map_err(|error| error.context("Error loading trust policy"))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
-use diolkos_sdk::{Error, ErrorKind, Result, ResultExt};
+use diolkos_sdk::{BlobRole, Error, ErrorKind, Result, ResultExt};
 
 use super::args::{get_words, is_on, number, retry_args, switch, text, words};
 use super::console::Personality;
@@ -12,12 +12,17 @@ use super::endpoint::{self, Parsed};
 use super::flags::{Images, one};
 use super::output;
 use super::progress::{self, Mode};
+use super::retry::retry_times;
 use super::values::{parse_int, quote};
 use crate::cache::BlobCache;
 use crate::compress::Compression;
-use crate::copy::{self, CopyRequest, Endpoint, LayerRequest, ManifestFormat, Selection};
+use crate::copy::{
+    self, BlobOutcome, CopyRequest, Endpoint, Event, LayerRequest, ManifestFormat, Progress,
+    Report, Selection,
+};
+use crate::image::Manifest;
 use crate::levels;
-use crate::plugin::Side;
+use crate::plugin::{OptionManifest, Side};
 
 /// The command's name.
 pub const NAME: &str = "copy";
@@ -85,7 +90,7 @@ pub fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
         .map_err(|error| context.as_diolkos(error, cannot))?;
     job.run(context, matches).map_err(|error| match context.personality() {
         Personality::Skopeo => in_skopeos_words(error, &job.source, &job.destination),
-        Personality::Diolkos => error,
+        Personality::Diolkos => job.with_own_flags(context, error),
     })
 }
 
@@ -137,6 +142,22 @@ impl Job {
         Ok(Self { policy, source, destination, request, mode, dry_run })
     }
 
+    /// Names flags in a hint as this command has them: transports do not know for which side of a
+    /// copy they work.
+    fn with_own_flags(&self, context: &Context, error: Error) -> Error {
+        let levels = error.chain();
+        let side = levels.iter().find_map(|level| {
+            let sides =
+                [("source: ", "src", &self.source), ("destination: ", "dest", &self.destination)];
+            sides.into_iter().find(|(prefix, ..)| level.starts_with(prefix))
+        });
+        let (Some((_, side, endpoint)), Some(hint)) = (side, error.hint()) else { return error };
+        let options = context.transports.find(&endpoint.transport).map(|it| &it.options);
+        let flags: Vec<_> = options.into_iter().flatten().map(OptionManifest::flag).collect();
+        let hint = with_side(hint, side, &flags);
+        levels::error(error.kind(), levels, Some(&hint))
+    }
+
     fn run(&self, context: &Context, matches: &ArgMatches) -> Result<()> {
         if let Some(form) = self.dry_run {
             let plan = copy::plan(&self.request, &self.source, &self.destination, &self.policy)?;
@@ -148,6 +169,11 @@ impl Job {
         let progress = progress::progress(&context.console, self.mode);
         let report =
             copy::run(&self.request, &self.source, &self.destination, &self.policy, &*progress);
+        if context.personality() == Personality::Skopeo
+            && let Ok(report) = &report
+        {
+            say_all(report, &*progress);
+        }
         // Bars are gone before anything else is said.
         drop(progress);
         let report = report?;
@@ -167,6 +193,22 @@ impl Job {
         }
         Ok(())
     }
+}
+
+/// Tells of the steps that were left out because the destination had the image already. Scripts
+/// look for skopeo's lines whatever it had to do.
+fn say_all(report: &Report, progress: &dyn Progress) {
+    let Ok(Manifest::Image(image)) = Manifest::parse(&report.manifest) else { return };
+    if !report.was_there {
+        return;
+    }
+    let layers = image.layers().iter().map(|layer| (&layer.blob.digest, BlobRole::Layer(0)));
+    let config = image.config().map(|config| (&config.digest, BlobRole::Config));
+    for (digest, role) in layers.chain(config) {
+        let outcome = BlobOutcome::Reused;
+        progress.event(&Event::BlobDone { digest: digest.clone(), role, outcome });
+    }
+    progress.event(&Event::Manifest { digest: report.digest.clone(), top_level: true });
 }
 
 fn parse(context: &Context, side: &str, name: &str) -> Result<Parsed> {
@@ -202,7 +244,6 @@ fn request(context: &Context, matches: &ArgMatches) -> Result<CopyRequest> {
     }
     let level = one::<i64>(matches, "dest-compress-level");
     let parallel = one::<u64>(matches, "image-parallel-copies").filter(|count| *count > 0);
-    let times = one::<u64>(matches, "retry-times").unwrap_or(0);
     Ok(CopyRequest {
         selection,
         platform: context.globals.platform.clone(),
@@ -216,7 +257,7 @@ fn request(context: &Context, matches: &ArgMatches) -> Result<CopyRequest> {
         compression_level: level.map(check_level).transpose()?,
         force_compression,
         parallel_copies: parallel.map(|count| usize::try_from(count).unwrap_or(usize::MAX)),
-        retry_times: u32::try_from(times).unwrap_or(u32::MAX),
+        retry_times: retry_times(matches),
         retry_delay: one::<Duration>(matches, "retry-delay").filter(|delay| !delay.is_zero()),
         blob_cache: BlobCache::default_path(),
     })
@@ -296,26 +337,80 @@ fn invalid(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidInput, message)
 }
 
+/// Puts a side's prefix before each of the flags that a hint names.
+fn with_side(hint: &str, side: &str, flags: &[&str]) -> String {
+    let mut parts = hint.split("--");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        text += "--";
+        if flags.contains(&&part[..end.unwrap_or(part.len())]) {
+            text += side;
+            text += "-";
+        }
+        text += part;
+    }
+    text
+}
+
 /// Rewrites the levels that the engine adds as skopeo has them.
 fn in_skopeos_words(error: Error, source: &Endpoint, destination: &Endpoint) -> Error {
     let image = |endpoint: &Endpoint| {
         format!("{}:{}", endpoint.transport, endpoint.reference.names().details)
     };
-    let own = |level: &String| !level.starts_with("cannot copy `");
-    let words = |level: String| match &*level {
-        "source: opening it" => format!("initializing source {}", image(source)),
-        "destination: opening it" => format!("initializing destination {}", image(destination)),
-        level => {
-            let bare =
-                level.strip_prefix("source: ").or_else(|| level.strip_prefix("destination: "));
-            bare.unwrap_or(level).to_owned()
+    let chain = error.chain();
+    let mut messages: Vec<String> = Vec::new();
+    for (index, level) in chain.iter().enumerate() {
+        let next = chain.get(index + 1).map_or("", String::as_str);
+        let (side, step) = match level.split_once(": ") {
+            Some((side @ ("source" | "destination"), step)) => (side, step),
+            _ => ("", level.as_str()),
+        };
+        match (side, step) {
+            ("", step) if step.starts_with("cannot copy `") => {}
+            ("source", "opening it") => {
+                messages.push(format!("initializing source {}", image(source)));
+            }
+            ("destination", "opening it") => {
+                messages.push(format!("initializing destination {}", image(destination)));
+            }
+            // Registries are asked when skopeo opens the source, others when it looks at the type.
+            ("source", "reading manifest") if next.starts_with("reading manifest ") => {
+                messages.push(format!("initializing source {}", image(source)));
+            }
+            ("source", "reading manifest") => {
+                messages.push(format!("determining manifest MIME type for {}", image(source)));
+            }
+            (_, step) => messages.extend(blob_step(step, next)),
         }
-    };
-    let messages: Vec<_> = error.chain().into_iter().filter(own).map(words).collect();
+    }
     if messages.is_empty() {
         return error;
     }
     levels::error(error.kind(), messages, error.hint())
+}
+
+/// Names a blob by its digest alone, as skopeo does, and not by its place in the image.
+fn blob_step(step: &str, cause: &str) -> Vec<String> {
+    let whole = || vec![step.to_owned()];
+    let verbs = ["reading", "writing", "trying to reuse"];
+    let Some((verb, blob)) =
+        verbs.iter().find_map(|verb| Some((*verb, step.strip_prefix(verb)?.strip_prefix(' ')?)))
+    else {
+        return whole();
+    };
+    let is_blob = blob.starts_with("layer ") || blob.starts_with("config ");
+    let digest = blob.split_once('(').and_then(|(_, rest)| rest.split([',', ')']).next());
+    let (true, Some(digest)) = (is_blob, digest) else { return whole() };
+    match verb {
+        // The bytes are verified while they are written.
+        "reading" if cause.starts_with("Digest did not match") => {
+            vec!["writing blob".into(), "happened during read".into()]
+        }
+        "reading" => vec![format!("reading blob {digest}")],
+        "writing" => vec!["writing blob".into()],
+        _ => vec![format!("trying to reuse blob {digest} at destination")],
+    }
 }
 
 #[cfg(test)]
@@ -350,6 +445,30 @@ mod tests {
             "unknown format \"\". Choose one of the supported formats: 'oci', 'v2s1', or 'v2s2'"
         );
         assert_eq!(compression("lz4").unwrap_err().message(), "cannot find compressor for \"lz4\"");
+    }
+
+    #[test]
+    fn blobs_are_named_as_skopeo_names_them() {
+        let name = "layer 2 of 3 (sha256:ab, 70.2 kB)";
+        let step = |verb: &str, cause: &str| blob_step(&format!("{verb} {name}"), cause).join(": ");
+        assert_eq!(step("reading", "open x"), "reading blob sha256:ab");
+        assert_eq!(
+            step("reading", "Digest did not match, expected a, got b"),
+            "writing blob: happened during read"
+        );
+        assert_eq!(step("writing", ""), "writing blob");
+        assert_eq!(step("trying to reuse", ""), "trying to reuse blob sha256:ab at destination");
+        assert_eq!(blob_step("writing manifest", ""), ["writing manifest"]);
+    }
+
+    #[test]
+    fn hints_name_the_flag_of_the_side_that_failed() {
+        let flags = ["tls-verify", "creds"];
+        assert_eq!(
+            with_side("give --tls-verify=false, or --creds", "src", &flags),
+            "give --src-tls-verify=false, or --src-creds"
+        );
+        assert_eq!(with_side("use --remove-signatures", "dest", &flags), "use --remove-signatures");
     }
 
     #[test]

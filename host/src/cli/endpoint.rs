@@ -75,6 +75,10 @@ impl Parsed {
             matches,
             old_tls_verify: own_tls_verify.or(context.globals.tls_verify),
         };
+        // Flags that exclude each other are wrong even where the image's transport has neither.
+        for (transport, _) in context.transports.usable() {
+            given.options(transport)?;
+        }
         let transport = context.transports.find(&self.transport);
         let options = transport.map(|transport| given.options(transport)).transpose()?;
         Ok(Endpoint {

@@ -36,6 +36,7 @@ pub fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
     match matches.subcommand() {
         Some(("man", matches)) => {
             let dir = one::<String>(matches, "directory").unwrap_or_default();
+            std::fs::create_dir_all(&dir).context(|| format!("cannot create `{dir}`"))?;
             for (name, page) in man_pages(&context.transports) {
                 let path = Path::new(&dir).join(name);
                 std::fs::write(&path, page)

@@ -124,10 +124,17 @@ impl Image<'_> {
     /// Reads the top-level manifest, and verifies it if the name has a digest.
     fn top(&self) -> Result<RawManifest> {
         let prefix = || "Error retrieving manifest for image".into();
-        let top = self
-            .retry
-            .run(self.context, || self.source.manifest(None))
-            .map_err(|error| self.context.as_skopeo(error, prefix))?;
+        let top = self.retry.run(self.context, || self.source.manifest(None)).map_err(|error| {
+            // Registries are asked when skopeo opens the image.
+            let at_opening = error.message().starts_with("reading manifest ");
+            self.context.as_skopeo(error, || {
+                if at_opening {
+                    format!("Error parsing image name {}", quote(&self.endpoint.name))
+                } else {
+                    prefix()
+                }
+            })
+        })?;
         check_size(&top)?;
         let names = self.endpoint.reference.names();
         let reference: Option<Reference> =

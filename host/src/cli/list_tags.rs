@@ -1,7 +1,7 @@
 //! `list-tags`: the tags of a repository.
 
 use clap::{ArgMatches, Command};
-use diolkos_sdk::{Error, ErrorKind, Result};
+use diolkos_sdk::{Error, ErrorKind, Reference, Result};
 use serde::Serialize;
 
 use super::args::{get_words, retry_args, words};
@@ -10,6 +10,7 @@ use super::endpoint;
 use super::output;
 use super::retry::Retry;
 use super::values::quote;
+use crate::copy::Endpoint;
 
 /// The command's name.
 pub const NAME: &str = "list-tags";
@@ -48,13 +49,32 @@ pub fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
 fn list(context: &Context, matches: &ArgMatches, name: &str) -> Result<()> {
     check_transport(context, name)?;
     let endpoint = endpoint::parse(context, name)?.with_one_side(context, NAME, matches)?;
+    check_repository(&endpoint)?;
     let list = || endpoint.reference.tags(&endpoint.session);
-    let tags = Retry::read(matches).run(context, list).map_err(|error| match error.kind() {
-        // The name itself is wrong: nothing was listed yet.
-        ErrorKind::InvalidInput => error,
-        _ => error.context("Error listing repository tags"),
-    })?;
+    let tags = Retry::read(matches)
+        .run(context, list)
+        .map_err(|error| error.context("Error listing repository tags"))?;
     output::json(&Listing { repository: tags.repository, tags: tags.tags })
+}
+
+/// Refuses a tag or digest, which nobody who means the whole repository writes.
+fn check_repository(endpoint: &Endpoint) -> Result<()> {
+    let names = endpoint.reference.names();
+    if names.docker_reference.is_none() || names.location.is_none() {
+        return Ok(());
+    }
+    // The transport's own names may have a tag that nobody wrote, `latest`.
+    let (_, details) = endpoint::split(&endpoint.name)?;
+    let Ok(written) = details.trim_start_matches('/').parse::<Reference>() else { return Ok(()) };
+    if written.tag().is_none() && written.digest().is_none() {
+        return Ok(());
+    }
+    let message = "No tag or digest allowed in reference";
+    Err(Error::new(ErrorKind::InvalidInput, message).with_hint(format!(
+        "name the repository alone: `{}://{}`",
+        endpoint.transport,
+        written.familiar_name()
+    )))
 }
 
 fn check_transport(context: &Context, name: &str) -> Result<()> {

@@ -25,9 +25,8 @@ pub struct Retry {
 impl Retry {
     /// Reads `--retry-times` and `--retry-delay`.
     pub fn read(matches: &ArgMatches) -> Self {
-        let times = one::<u64>(matches, "retry-times").unwrap_or(0);
         Self {
-            times: u32::try_from(times).unwrap_or(u32::MAX),
+            times: retry_times(matches),
             delay: one::<Duration>(matches, "retry-delay").filter(|delay| !delay.is_zero()),
         }
     }
@@ -70,6 +69,12 @@ impl Retry {
     fn delay(self, tries: u32) -> Duration {
         self.delay.unwrap_or_else(|| Duration::from_secs(1 << tries.min(10)))
     }
+}
+
+/// Reads `--retry-times`; as in skopeo, a negative number is none.
+pub fn retry_times(matches: &ArgMatches) -> u32 {
+    let times = one::<i64>(matches, "retry-times").unwrap_or(0).max(0);
+    u32::try_from(times).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use diolkos_sdk::{Error, ErrorKind};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
 use super::console::{Console, Personality, exit_code};
@@ -90,7 +90,8 @@ impl Cancellation {
 
 /// Watches for signals and the time limit from now on.
 pub fn watch(cancellation: &Cancellation, console: &Arc<Console>, timeout: Option<Duration>) {
-    match Signals::new([SIGINT, SIGTERM]) {
+    // With SIGXFSZ caught, a write beyond a limit on file sizes fails, and does not kill.
+    match Signals::new([SIGINT, SIGTERM, SIGXFSZ]) {
         Ok(signals) => {
             let (cancellation, console) = (cancellation.clone(), console.clone());
             std::thread::spawn(move || watch_signals(signals, &cancellation, &console));
@@ -109,6 +110,9 @@ pub fn watch(cancellation: &Cancellation, console: &Arc<Console>, timeout: Optio
 
 fn watch_signals(mut signals: Signals, cancellation: &Cancellation, console: &Arc<Console>) {
     for signal in signals.forever() {
+        if signal == SIGXFSZ {
+            continue;
+        }
         if cancellation.why().is_some() {
             leave(cancellation, console);
         }

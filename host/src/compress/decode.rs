@@ -12,6 +12,9 @@ const INPUT: usize = 128 << 10;
 /// The largest zstd window accepted, as a power of two: 128 MiB, what the zstd tool accepts.
 const MOST_ZSTD_WINDOW: u32 = 27;
 
+/// The most memory that decoding xz may take, in bytes: twice what the strongest preset needs.
+const MOST_XZ_MEMORY: u64 = 128 << 20;
+
 /// Makes a reader of the uncompressed bytes of `input`.
 ///
 /// Members and frames that follow each other are one stream. After the end, `input` may hold bytes
@@ -28,7 +31,15 @@ pub fn decoder<'a>(
         Compression::None => Box::new(buffered),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered)),
         Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered)),
-        Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(buffered)),
+        Compression::Xz => {
+            use liblzma::stream::{CONCATENATED, Stream};
+            let stream =
+                Stream::new_stream_decoder(MOST_XZ_MEMORY, CONCATENATED).map_err(|error| {
+                    Error::new(ErrorKind::Internal, "the xz library gives no decoder")
+                        .with_source(std::io::Error::from(error))
+                })?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(buffered, stream))
+        }
         Compression::Zstd => {
             let internal = |error: std::io::Error| {
                 Error::new(ErrorKind::Internal, "the zstd library gives no decoder")
@@ -98,6 +109,33 @@ mod tests {
                 "{compression:?}"
             );
         }
+    }
+
+    #[test]
+    fn xz_that_asks_for_gigabytes_is_refused() {
+        use liblzma::stream::{Check, Filters, LzmaOptions, Stream};
+        let mut options = LzmaOptions::new_preset(1).unwrap();
+        options.dict_size(1 << 20);
+        let mut filters = Filters::new();
+        filters.lzma2(&options);
+        let stream = Stream::new_stream_encoder(&filters, Check::Crc32).unwrap();
+        let mut packed = Vec::new();
+        liblzma::bufread::XzEncoder::new_stream(&b"hello"[..], stream)
+            .read_to_end(&mut packed)
+            .unwrap();
+        // The block header, behind the stream's twelve bytes: its filter's last property is the
+        // size of the dictionary; 39 is 3 GiB.
+        let size = packed[12..24].iter().position(|byte| *byte == 0x21).unwrap() + 12 + 2;
+        packed[size] = 39;
+        let length = (usize::from(packed[12]) + 1) * 4;
+        let mut crc = flate2::Crc::new();
+        crc.update(&packed[12..12 + length - 4]);
+        let sum = crc.sum().to_le_bytes();
+        packed[12 + length - 4..12 + length].copy_from_slice(&sum);
+        let mut text = String::new();
+        let error =
+            decoder(Compression::Xz, &packed[..]).unwrap().read_to_string(&mut text).unwrap_err();
+        assert!(error.to_string().contains("memory"), "{error}");
     }
 
     proptest! {

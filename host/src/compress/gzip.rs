@@ -18,6 +18,10 @@ use super::read_full;
 /// Bytes of input in a gzip member. Smaller blocks cost density, larger ones memory.
 const BLOCK: usize = 512 << 10;
 
+/// Blocks of a layer that are compressed at the same time, on however many cores: so many outrun
+/// the reading stages, which hash and inflate on one core each.
+const MOST_BLOCKS: usize = 16;
+
 /// The level that is used when the user names none. At 4, libdeflate is denser than skopeo's
 /// compressor at its default and takes about half the time.
 pub const DEFAULT_LEVEL: i32 = 4;
@@ -43,7 +47,7 @@ pub fn compress(
             .with_hint("use a level from 0 (store) to 9 (smallest)")
     })?;
     let mut pending: VecDeque<mpsc::Receiver<Vec<u8>>> = VecDeque::new();
-    let most = pool::threads() + 1;
+    let most = pool::threads().min(MOST_BLOCKS) + 1;
     let mut is_first = true;
     loop {
         let mut block = vec![0; BLOCK];

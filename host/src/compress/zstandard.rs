@@ -10,7 +10,7 @@ use super::{pool, read_full};
 pub const DEFAULT_LEVEL: i32 = 3;
 
 /// Bytes that one job compresses. Fixed, because the result depends on where jobs are cut.
-const JOB: u32 = 4 << 20;
+const JOB: u32 = 1 << 20;
 const BLOCK: usize = 256 << 10;
 
 /// Compresses all of `input`, handing compressed bytes to `output` in order.

@@ -1,11 +1,12 @@
 //! One blob's way from source to destination: read, verify, change, hash, write.
 
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use diolkos_sdk::{
-    Algorithm, Blob, BlobIncoming, BlobReader, BlobRole, BlobSums, BlobWriter, Descriptor,
-    Destination, Digest, Error, ErrorKind, Location, Result, Source,
+    Algorithm, Blob, BlobIncoming, BlobReader, BlobRole, BlobSums, BlobWanted, BlobWriter,
+    Descriptor, Destination, Digest, Error, ErrorKind, Location, Result, Source,
 };
 
 use super::files;
@@ -34,6 +35,8 @@ pub(super) struct BlobCopy<'a> {
     pub locations: Vec<Location>,
     pub retry: Retry<'a>,
     pub counter: Counter,
+    /// Ends what waits for either side, once the copy cannot succeed any more.
+    pub abort: &'a AtomicBool,
 }
 
 /// What became of a blob.
@@ -117,7 +120,19 @@ impl BlobCopy<'_> {
     }
 
     fn had(&self) -> Result<BlobCopied> {
-        let size = self.blob.size.ok_or_else(|| {
+        let mut size = self.blob.size;
+        if size.is_none() {
+            // Schema 1 does not tell sizes; the destination's own answer to "is it here" does.
+            let wanted = BlobWanted {
+                blob: self.blob.clone(),
+                role: self.role,
+                candidates: Vec::new(),
+                probably_new: false,
+            };
+            let found = self.destination.reuse(&wanted).map_err(|error| self.writing(error))?;
+            size = found.and_then(|found| found.size);
+        }
+        let size = size.ok_or_else(|| {
             self.writing(Error::new(
                 ErrorKind::Internal,
                 "the destination has the blob, but nobody knows its size",
@@ -186,7 +201,10 @@ impl BlobCopy<'_> {
             (count, Some(diff_id))
         } else if let (Some(extent), Some(target)) = (started.reader.extent(), writer.file()) {
             let count = files::copy(extent, target, verifier, &self.counter, self.retry.host)
-                .map_err(|error| self.reading(error))?;
+                .map_err(|failure| match failure {
+                    files::Failure::Reading(error) => self.reading(error),
+                    files::Failure::Writing(error) => self.writing(error),
+                })?;
             (count, None)
         } else {
             (self.stream(started, verifier, &mut *writer)?, None)
@@ -345,11 +363,21 @@ impl BlobCopy<'_> {
     }
 
     fn reading(&self, error: Error) -> Error {
+        self.give_up_after(&error);
         error.context(format!("source: reading {}", self.name))
     }
 
     fn writing(&self, error: Error) -> Error {
+        self.give_up_after(&error);
         error.context(format!("destination: writing {}", self.name))
+    }
+
+    /// After an error that nothing mends, the other side of this blob is not waited for: it may
+    /// be a server that sends nothing for a long time.
+    fn give_up_after(&self, error: &Error) {
+        if matches!(error.kind(), ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::Denied) {
+            self.abort.store(true, Ordering::Relaxed);
+        }
     }
 }
 

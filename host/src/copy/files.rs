@@ -14,19 +14,36 @@ const STEP: usize = 8 << 20;
 /// Bytes that are hashed at a time.
 const BUFFER: usize = 256 << 10;
 
+/// Why a copy failed, and on which side.
+pub(super) enum Failure {
+    /// [`ErrorKind::Corrupt`] from the verifier, [`ErrorKind::Io`], [`ErrorKind::Cancelled`].
+    Reading(Error),
+    /// [`ErrorKind::Io`]: a full disk, for instance.
+    Writing(Error),
+}
+
+impl Failure {
+    fn is_echo(&self) -> bool {
+        matches!(self, Self::Reading(error) if error.kind() == ErrorKind::Cancelled)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Reading(error)
+    }
+}
+
 /// Copies an extent to a file target and verifies it meanwhile.
-///
-/// # Errors
-/// [`ErrorKind::Corrupt`] from the verifier, [`ErrorKind::Io`], [`ErrorKind::Cancelled`].
 pub(super) fn copy(
     extent: Extent<'_>,
     target: FileTarget<'_>,
     verifier: Verifier<'_>,
     counter: &Counter,
     host: &Host,
-) -> Result<u64> {
+) -> Result<u64, Failure> {
     if is_cloned(extent, target) {
-        return hash(extent, verifier, counter, host, None);
+        return Ok(hash(extent, verifier, counter, host, None)?);
     }
     let failed = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -37,20 +54,18 @@ pub(super) fn copy(
             }
             result
         });
-        let hashed = hash(extent, verifier, counter, host, Some(&failed));
+        let hashed = hash(extent, verifier, counter, host, Some(&failed)).map_err(Failure::Reading);
         if hashed.is_err() {
             failed.store(true, Ordering::Relaxed);
         }
-        let moved = mover
-            .join()
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "a file copy panicked")));
+        let moved = mover.join().unwrap_or_else(|_| {
+            Err(Failure::Reading(Error::new(ErrorKind::Internal, "a file copy panicked")))
+        });
         match (hashed, moved) {
             (Ok(count), Ok(())) => Ok(count),
             // The one that failed first made the other stop.
-            (Err(error), Ok(())) | (_, Err(error)) if error.kind() != ErrorKind::Cancelled => {
-                Err(error)
-            }
-            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Err(failure), Ok(())) | (_, Err(failure)) if !failure.is_echo() => Err(failure),
+            (Err(failure), _) | (_, Err(failure)) => Err(failure),
         }
     })
 }
@@ -69,7 +84,7 @@ fn move_bytes(
     target: FileTarget<'_>,
     host: &Host,
     failed: &AtomicBool,
-) -> Result<()> {
+) -> Result<(), Failure> {
     let (mut from, mut to) = (extent.offset, target.offset);
     let end = extent.offset + extent.length;
     let mut in_kernel = true;
@@ -85,21 +100,21 @@ fn move_bytes(
                 Some(&mut to),
                 step,
             ) {
-                Ok(0) => return Err(ended_early()),
+                Ok(0) => return Err(ended_early().into()),
                 Ok(_) | Err(Errno::INTR) => {}
                 // Not between these file systems, or not on this kernel.
                 Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM) => {
                     in_kernel = false;
                 }
                 Err(error) => {
-                    return Err(Error::io("cannot copy to the blob's file", error.into()));
+                    return Err(unwritable(error));
                 }
             }
         } else {
             buffer.resize(BUFFER, 0);
             let count = read_at(extent.file, &mut buffer[..step.min(BUFFER)], from)?;
             if count == 0 {
-                return Err(ended_early());
+                return Err(ended_early().into());
             }
             write_all_at(target.file, &buffer[..count], to)?;
             from += count as u64;
@@ -150,7 +165,7 @@ fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], position: u64) -> Result<usi
     }
 }
 
-fn write_all_at(file: BorrowedFd<'_>, mut bytes: &[u8], mut position: u64) -> Result<()> {
+fn write_all_at(file: BorrowedFd<'_>, mut bytes: &[u8], mut position: u64) -> Result<(), Failure> {
     while !bytes.is_empty() {
         match rustix::io::pwrite(file, bytes, position) {
             Err(Errno::INTR) => {}
@@ -158,8 +173,18 @@ fn write_all_at(file: BorrowedFd<'_>, mut bytes: &[u8], mut position: u64) -> Re
                 bytes = &bytes[count..];
                 position += count as u64;
             }
-            Err(error) => return Err(Error::io("cannot write the blob's file", error.into())),
+            Err(error) => return Err(unwritable(error)),
         }
     }
     Ok(())
+}
+
+fn unwritable(error: Errno) -> Failure {
+    let failure = Error::io("cannot write the blob's file", error.into());
+    Failure::Writing(match error {
+        Errno::NOSPC | Errno::DQUOT => {
+            failure.with_hint("free some space there, or choose another place")
+        }
+        _ => failure,
+    })
 }

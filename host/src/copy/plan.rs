@@ -104,16 +104,9 @@ pub(super) fn manifest_types(
         media_type::DOCKER_V2S1_SIGNED,
         media_type::DOCKER_V2S1,
     ];
-    if let Some(why) = cannot_modify {
-        if !accepted.is_empty() && !accepted.iter().any(|accepted| accepted == source) {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "the destination takes no manifest of type {source}, and this one may not be \
-                     converted: {why}"
-                ),
-            ));
-        }
+    // What a destination accepts is what it prefers. Whether it keeps another type where that must
+    // not change is for it to say: `oci:` keeps Docker manifests then, as other tools do there.
+    if cannot_modify.is_some() {
         return Ok(vec![source.to_owned()]);
     }
     let mut types: Vec<&str> = match request.format {
@@ -146,7 +139,8 @@ pub(super) fn manifest_types(
     Ok(ordered)
 }
 
-fn format_type(format: ManifestFormat) -> &'static str {
+/// The manifest type that a format asked for means.
+pub(super) fn format_type(format: ManifestFormat) -> &'static str {
     match format {
         ManifestFormat::Oci => media_type::OCI_MANIFEST,
         ManifestFormat::V2s2 => media_type::DOCKER_V2S2,
@@ -190,13 +184,15 @@ pub(super) fn index_types(
     cannot_modify: Option<&str>,
 ) -> Result<Vec<String>> {
     const ALL: [&str; 2] = [media_type::DOCKER_LIST, media_type::OCI_INDEX];
-    let takes = |media_type: &str| {
-        accepted.is_empty() || accepted.iter().any(|accepted| accepted == media_type)
-    };
     let wanted = match request.format {
         Some(ManifestFormat::Oci) => Some(media_type::OCI_INDEX),
         Some(ManifestFormat::V2s2 | ManifestFormat::V2s1) => Some(media_type::DOCKER_LIST),
         None => None,
+    };
+    // What the user names replaces what the destination prefers, as it does for images.
+    let takes = |media_type: &str| match wanted {
+        Some(wanted) => wanted == media_type,
+        None => accepted.is_empty() || accepted.iter().any(|accepted| accepted == media_type),
     };
     let selected = match wanted {
         Some(wanted) => Some(wanted),
@@ -396,18 +392,12 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_that_may_not_change_is_refused_before_anything_is_copied() {
+    fn a_manifest_that_may_not_change_is_offered_as_it_is() {
         use media_type::*;
-        let plain = CopyRequest::default();
+        let oci = CopyRequest { format: Some(ManifestFormat::Oci), ..CopyRequest::default() };
         let accepted = vec![OCI_MANIFEST.to_owned(), OCI_INDEX.to_owned()];
-        let error =
-            manifest_types(DOCKER_V2S2, &accepted, &plain, Some("Instructed to preserve digests"))
-                .unwrap_err();
-        assert!(error.message().ends_with("Instructed to preserve digests"), "{error}");
-        assert_eq!(
-            manifest_types(OCI_MANIFEST, &accepted, &plain, Some("why")).unwrap(),
-            [OCI_MANIFEST]
-        );
+        let types = manifest_types(DOCKER_V2S2, &accepted, &oci, Some("why")).unwrap();
+        assert_eq!(types, [DOCKER_V2S2]);
     }
 
     #[test]
@@ -432,6 +422,15 @@ mod tests {
         assert!(error.message().contains("cannot modify it: \"why\""), "{error}");
         let none = vec![DOCKER_V2S2.to_owned()];
         assert!(index_types(OCI_INDEX, &none, &plain, None).is_err());
+    }
+
+    #[test]
+    fn a_named_format_is_the_only_one_an_index_is_tried_in() {
+        use media_type::*;
+        let docker = CopyRequest { format: Some(ManifestFormat::V2s2), ..CopyRequest::default() };
+        let accepted = vec![OCI_MANIFEST.to_owned(), OCI_INDEX.to_owned()];
+        assert_eq!(index_types(OCI_INDEX, &accepted, &docker, None).unwrap(), [DOCKER_LIST]);
+        assert_eq!(index_types(OCI_INDEX, &[], &docker, None).unwrap(), [DOCKER_LIST]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Reading a blob from its source, taking up again where the source broke off.
 
+use std::time::Duration;
+
 use diolkos_sdk::{Blob, BlobReader, Descriptor, Error, ErrorKind, Host, Result, Source};
 
 use super::progress::Counter;
@@ -9,12 +11,17 @@ use super::retry::Retry;
 /// wants no retries: an idle connection that was closed is nobody's fault.
 const BREAKS_WITHOUT_PROGRESS: u32 = 3;
 
+/// Bytes after which a break is taken for an accident, and what is missing asked for at once.
+const PROGRESS: u64 = 1 << 20;
+
 /// Reads a blob; a passing failure leads to another request for what is missing.
 pub(super) struct ResumingReader<'a> {
     source: &'a dyn Source,
     blob: &'a Descriptor,
     reader: Box<dyn BlobReader>,
     position: u64,
+    /// Where the last break was.
+    broke_at: u64,
     breaks: u32,
     counter: Counter,
     retry: Retry<'a>,
@@ -32,7 +39,17 @@ impl<'a> ResumingReader<'a> {
         retry: Retry<'a>,
     ) -> Self {
         counter.set(position);
-        Self { source, blob, reader, position, breaks: 0, counter, retry, host: retry.host }
+        Self {
+            source,
+            blob,
+            reader,
+            position,
+            broke_at: 0,
+            breaks: 0,
+            counter,
+            retry,
+            host: retry.host,
+        }
     }
 
     /// Reads up to `buffer.len()` bytes; 0 is the end.
@@ -57,8 +74,11 @@ impl<'a> ResumingReader<'a> {
             if self.breaks >= BREAKS_WITHOUT_PROGRESS.max(self.retry.times) {
                 return Err(error);
             }
-            let patient = Retry { times: u32::MAX, ..self.retry };
             let at = self.position;
+            let delay =
+                if at - self.broke_at < PROGRESS { self.retry.delay } else { Some(Duration::ZERO) };
+            let patient = Retry { times: u32::MAX, delay, ..self.retry };
+            self.broke_at = at;
             patient.wait(
                 &format!("blob {} from byte {at}", self.blob.digest),
                 self.breaks,

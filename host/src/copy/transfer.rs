@@ -1,6 +1,6 @@
 //! Carrying out the copy of one image: blobs in parallel, then the manifest, then signatures.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use diolkos_sdk::{
 };
 
 use super::blob::{self, BlobCopied, BlobCopy};
-use super::plan::{Action, BlobPlan, ImagePlan, LayerRules, manifest_types};
+use super::plan::{Action, BlobPlan, ImagePlan, LayerRules, format_type, manifest_types};
 use super::progress::{BlobOutcome, Counter, Event, Progress, SignatureStep};
 use super::request::CopyRequest;
 use super::retry::Retry;
@@ -147,6 +147,9 @@ impl<'a> Copier<'a> {
                 self.request,
                 cannot_modify.as_deref(),
             )?
+        } else if let (Some(format), None) = (self.request.format, &cannot_modify) {
+            // Refused below unless it has that type already.
+            vec![format_type(format).to_owned()]
         } else {
             // What an artifact's config and layers mean is its own affair: it moves as it is.
             vec![manifest.media_type().to_owned()]
@@ -351,16 +354,17 @@ impl<'a> Copier<'a> {
             jobs.iter().map(|_| Mutex::new(None)).collect();
         let mut todo: Vec<usize> = Vec::new();
         let mut first_asked: Option<bool> = None;
+        let mut met = HashSet::new();
         for (index, job) in jobs.iter().enumerate() {
             let known = match self.foreign(job) {
                 Some(stays) => Some(stays),
-                None => lock(&self.written).get(&job.blob.digest).cloned(),
+                None => self.written_before(job, image),
             };
             if let Some(known) = known {
                 *lock(&results[index]) = Some(known);
                 continue;
             }
-            if jobs[..index].iter().any(|earlier| earlier.blob.digest == job.blob.digest) {
+            if !met.insert((&job.blob.digest, job.layer.is_some())) {
                 continue;
             }
             // The base layer is asked for alone: what it shows saves requests for the others.
@@ -413,6 +417,14 @@ impl<'a> Copier<'a> {
             })?);
         }
         Ok(Some(Self::with_skipped_layers(image, layers)))
+    }
+
+    /// Returns what became of a blob that was brought before; a changed one stands for layers of
+    /// images that may be changed, and for nothing else.
+    fn written_before(&self, job: &Job<'_>, image: &Image<'_>) -> Option<LayerWritten> {
+        let may_differ = job.layer.is_some() && image.rules.is_some();
+        let written = lock(&self.written).get(&job.blob.digest).cloned();
+        written.filter(|written| may_differ || written.digest == job.blob.digest)
     }
 
     /// Puts entries for layers that are not copied (the empty ones of schema 1) back in their
@@ -607,6 +619,7 @@ impl<'a> Copier<'a> {
             locations,
             retry: self.retry(),
             counter,
+            abort: &self.abort,
         }
         .run()?;
         self.remember(job.blob, &copied);
@@ -686,7 +699,12 @@ impl<'a> Copier<'a> {
                             return;
                         }
                         if let Err(error) = work(*index) {
-                            lock(&failure).get_or_insert(error);
+                            let mut first = lock(&failure);
+                            // The others were stopped because of this one, maybe before it ended.
+                            if first.as_ref().is_none_or(|it| it.kind() == ErrorKind::Cancelled) {
+                                *first = Some(error);
+                            }
+                            drop(first);
                             self.abort.store(true, Ordering::Relaxed);
                             return;
                         }

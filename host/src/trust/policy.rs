@@ -157,7 +157,21 @@ impl Policy {
                 names.policy_identity
             )))
         });
-        decided.context(|| "Source image rejected")
+        decided.map_err(|error| self.with_place(error)).context(|| "Source image rejected")
+    }
+
+    /// Says where the policy is that refused an image, unless the error has better advice.
+    fn with_place(&self, error: Error) -> Error {
+        match &self.origin {
+            Origin::File(path) if error.hint().is_none() => {
+                let hint = format!(
+                    "look at the policy in `{}`, or name another with --policy",
+                    path.display()
+                );
+                error.with_hint(hint)
+            }
+            _ => error,
+        }
     }
 
     /// Returns the requirements for an image.
@@ -259,6 +273,14 @@ mod tests {
             "Source image rejected: Running image dir:/y is rejected by policy."
         );
         assert!(policy.check("oci", &in_dir(""), false).is_err(), "the default applies");
+    }
+
+    #[test]
+    fn a_refusal_says_which_file_is_the_policy() {
+        let mut policy = policy(&format!(r#"{{"default":{REJECT}}}"#));
+        policy.origin = Origin::File("/etc/p.json".into());
+        let error = policy.check("docker", &busybox(), false).unwrap_err();
+        assert!(error.hint().unwrap().contains("`/etc/p.json`"));
     }
 
     #[test]

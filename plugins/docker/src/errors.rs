@@ -232,6 +232,8 @@ impl Cause {
     }
 }
 
+const NOT_LISTENING: &str = "check the registry's host and port, and that it is running";
+const NO_HOST: &str = "check the registry's name, and that this machine can resolve names";
 const WITHOUT_TLS: &str =
     "give --tls-verify=false if the registry is meant to be reached without TLS";
 const UNKNOWN_AUTHORITY: &str = "put the authority's certificate as NAME.crt into a directory and \
@@ -247,9 +249,9 @@ fn cause(url: &Url, error: &reqwest::Error) -> Cause {
     if has("failed to lookup address") || has("dns error") {
         let words = "Temporary failure in name resolution";
         return if has(words) || has("Try again") {
-            Cause::passing(format!("lookup {host}: {words}"))
+            Cause { hint: Some(NO_HOST), ..Cause::passing(format!("lookup {host}: {words}")) }
         } else {
-            Cause::lasting(format!("lookup {host}: no such host"), None)
+            Cause::lasting(format!("lookup {host}: no such host"), Some(NO_HOST))
         };
     }
     let port = url.port_or_known_default().unwrap_or_default();
@@ -268,7 +270,10 @@ fn cause(url: &Url, error: &reqwest::Error) -> Cause {
             String::new()
         };
         return match io.kind() {
-            Io::ConnectionRefused => Cause::passing(format!("{dial}connection refused")),
+            Io::ConnectionRefused => Cause {
+                hint: Some(NOT_LISTENING),
+                ..Cause::passing(format!("{dial}connection refused"))
+            },
             Io::ConnectionReset => Cause::passing(format!("{dial}connection reset by peer")),
             Io::BrokenPipe => Cause::passing(format!("{dial}broken pipe")),
             Io::UnexpectedEof => Cause::passing(format!("{dial}unexpected EOF")),

@@ -40,7 +40,7 @@ fn parse(details: &str) -> Result<Reference> {
         invalid(format!("docker: image reference {details} does not start with //"))
     })?;
     if let Some(name) = text.strip_suffix(UNKNOWN_DIGEST) {
-        let name: Reference = name.parse()?;
+        let name = reference(name)?;
         if name.tag().is_some() || name.digest().is_some() {
             return Err(invalid(format!(
                 "docker: image reference {name} has unknown digest set but it contains either a \
@@ -49,7 +49,7 @@ fn parse(details: &str) -> Result<Reference> {
         }
         return Ok(name);
     }
-    let name: Reference = text.parse()?;
+    let name = reference(text)?;
     if let (Some(_), Some(digest)) = (name.tag(), name.digest()) {
         let without_tag = name.without_tag_and_digest().with_digest(digest.clone());
         return Err(invalid(
@@ -58,6 +58,16 @@ fn parse(details: &str) -> Result<Reference> {
         .with_hint(format!("leave the tag out: `docker://{}`", shown(&without_tag))));
     }
     Ok(name.or_latest())
+}
+
+/// Parses a reference, and says what is wrong in the words that scripts look for. The text itself is
+/// left out: whoever asked shows it in full.
+fn reference(text: &str) -> Result<Reference> {
+    text.parse().map_err(|error: Error| {
+        let message = error.message();
+        let why = message.split_once(&format!("`{text}`: ")).map_or(message, |(_, why)| why);
+        Error::new(error.kind(), format!("invalid reference format: {why}"))
+    })
 }
 
 /// Returns a reference as users write it.
@@ -153,6 +163,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_malformed_reference_is_refused_in_the_words_that_scripts_know() {
+        let words = |details: &str| parse(details).unwrap_err().message().to_owned();
+        assert_eq!(words("//Foo"), "invalid reference format: repository name must be lowercase");
+        assert!(words("//a b").starts_with("invalid reference format: "));
+    }
 
     fn names(details: &str) -> Names {
         DockerRef::parse(details, &Arc::default()).unwrap().names()

@@ -31,6 +31,15 @@ impl DockerSource {
         Self { repository, top: Mutex::default() }
     }
 
+    /// Says how to find out which tags there are, where one is missing.
+    fn with_way_out(&self, error: Error, what: &str) -> Error {
+        if error.kind() != ErrorKind::ImageNotFound || self.repository.name.tag() != Some(what) {
+            return error;
+        }
+        let repository = self.repository.name.familiar_name();
+        error.with_hint(format!("`list-tags docker://{repository}` shows which tags there are"))
+    }
+
     async fn read_manifest(&self, what: &str) -> Result<RawManifest> {
         let request = self.repository.manifest_request(Method::GET, what, Access::Pull);
         let response = self.repository.send(request).await?;
@@ -57,6 +66,9 @@ impl DockerSource {
                 return Err(Error::unsupported(
                     "the server does not process ranges and sends the blob from its beginning",
                 ));
+            }
+            (StatusCode::RANGE_NOT_SATISFIABLE, 1..) => {
+                return Err(Error::unsupported(format!("the server has no byte {from}")));
             }
             _ => return Err(message::failure(response).await),
         };
@@ -94,6 +106,7 @@ impl Source for DockerSource {
         let manifest = |this: &Self| {
             this.repository
                 .block_on(this.read_manifest(what))
+                .map_err(|error| this.with_way_out(error, what))
                 .context(|| format!("reading manifest {what} in {}", this.repository.name.name()))
         };
         if instance.is_some() {

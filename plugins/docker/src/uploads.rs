@@ -14,9 +14,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use diolkos_sdk::{Digest, Error, ErrorKind, Result};
+use diolkos_sdk::{Digest, Error, ErrorKind, Host, Result};
 use reqwest::header::{CONTENT_TYPE, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, Url};
+use tokio::sync::oneshot;
 
 use crate::errors;
 use crate::message::{self, Payload, Request, Response, Target};
@@ -24,6 +25,9 @@ use crate::registry::{Access, Repository};
 
 /// How long a registry may take to store a blob after its last byte.
 pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(900);
+
+/// How long all uploads that are cancelled may take together, at the end of a copy.
+const CANCEL_PATIENCE: Duration = Duration::from_millis(500);
 
 /// States of [`crate::client::Client::upload_mode`]; 0 is unknown.
 const SINGLE: u8 = 1;
@@ -45,11 +49,13 @@ pub(crate) struct Uploads {
     pub repository: Repository,
     /// Uploads that were begun, with the blob they were begun for, and not used.
     spare: Mutex<Vec<(Option<Digest>, Url)>>,
+    /// Each ends when the registry has answered to the cancelling of an upload.
+    cancelled: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
 impl Uploads {
     pub fn new(repository: Repository) -> Self {
-        Self { repository, spare: Mutex::default() }
+        Self { repository, spare: Mutex::default(), cancelled: Mutex::default() }
     }
 
     /// Tells whether the registry does not understand mounting.
@@ -142,17 +148,20 @@ impl Uploads {
         }
     }
 
-    /// Cancels an upload, if the registry still listens; nobody waits for it.
+    /// Cancels an upload, if the registry still listens; only the end waits for it, a little.
     pub fn cancel(&self, location: Url) {
         let (client, host) = (self.repository.client.clone(), self.repository.host.clone());
         let request = Request::new(Method::DELETE, Target::Url(location))
             .scope(self.repository.scope(Access::Push))
             .patience(Some(Duration::from_secs(10)));
+        let (done, answered) = oneshot::channel();
         self.repository.runtime.spawn(async move {
             if let Ok(response) = client.send(&host, request).await {
                 message::drain(response).await;
             }
+            let _ = done.send(());
         });
+        self.cancelled.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
     }
 
     /// Makes a request that sends bytes of a blob, or ends its upload; it waits for the answer as
@@ -254,6 +263,20 @@ impl Drop for Uploads {
         for (_, location) in std::mem::take(&mut *self.spare()) {
             self.cancel(location);
         }
+        let cancelled =
+            std::mem::take(&mut *self.cancelled.lock().unwrap_or_else(PoisonError::into_inner));
+        if cancelled.is_empty() {
+            return;
+        }
+        let answers = async {
+            for answered in cancelled {
+                let _ = answered.await;
+            }
+            Ok(())
+        };
+        // The process may end with the copy. The user may have stopped it: that counts no more.
+        let all = within(CANCEL_PATIENCE, answers);
+        let _ = self.repository.runtime.block_on(&Host::silent(), all);
     }
 }
 

@@ -231,6 +231,34 @@ fn a_dropped_writer_commits_nothing_and_cancels_its_upload() {
 }
 
 #[test]
+fn a_stopped_copy_ends_after_its_uploads_were_cancelled() {
+    let (_memory, server) = memory_server();
+    let user = User::new();
+    let destination = user.create(&format!("{}/a:1", server.host()));
+    let blob = noise(6, 2_000_000);
+    let mut writer = destination.put_blob(&incoming(&blob)).unwrap().unwrap();
+    writer.write(&blob).unwrap();
+    user.services.stopped.store(true, std::sync::atomic::Ordering::Relaxed);
+    drop(writer);
+    drop(destination);
+    assert!(server.lines().last().unwrap().starts_with("DELETE "), "{:?}", server.lines());
+}
+
+#[test]
+fn a_registry_that_does_not_answer_holds_up_the_end_for_a_moment_only() {
+    let memory = Memory::default();
+    let server = Server::start(move |seen| match &*seen.method {
+        "DELETE" => Reply::silent(),
+        _ => memory.answer(seen),
+    });
+    let destination = User::new().create(&format!("{}/a:1", server.host()));
+    drop(destination.put_blob(&incoming(b"abandoned")).unwrap());
+    let begun = Instant::now();
+    drop(destination);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
 fn other_content_than_announced_is_not_committed() {
     let (memory, server) = memory_server();
     let destination = User::new().create(&format!("{}/a:1", server.host()));

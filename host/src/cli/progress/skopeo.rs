@@ -23,6 +23,8 @@ struct State {
     list: bool,
     /// The blobs of the current image that have their line.
     shown: HashSet<Digest>,
+    /// The current image's config, whose line comes after those of all layers.
+    config: Option<Digest>,
 }
 
 impl Skopeo {
@@ -72,6 +74,7 @@ impl State {
             }
             Event::Image { digest, number, total, .. } => {
                 self.shown.clear();
+                self.config = None;
                 if self.list {
                     vec![format!("Copying image {digest} ({number}/{total})")]
                 } else {
@@ -87,11 +90,13 @@ impl State {
                 if !self.shown.insert(digest.clone()) {
                     return Vec::new();
                 }
-                let kind = match role {
-                    BlobRole::Config => "config",
-                    BlobRole::Layer(_) => "blob",
-                };
-                vec![format!("Copying {kind} {digest}")]
+                match role {
+                    BlobRole::Config => {
+                        self.config = Some(digest.clone());
+                        Vec::new()
+                    }
+                    BlobRole::Layer(_) => vec![format!("Copying blob {digest}")],
+                }
             }
             Event::Manifest { top_level: true, .. } if self.list => {
                 vec![
@@ -99,7 +104,13 @@ impl State {
                     "Storing list signatures".into(),
                 ]
             }
-            Event::Manifest { .. } => vec!["Writing manifest to image destination".into()],
+            Event::Manifest { .. } => {
+                let config = self.config.take();
+                let mut lines: Vec<_> =
+                    config.iter().map(|config| format!("Copying config {config}")).collect();
+                lines.push("Writing manifest to image destination".into());
+                lines
+            }
             Event::Selected { .. }
             | Event::BlobDone { outcome: BlobOutcome::Foreign, .. }
             | Event::Retry { .. }
@@ -172,6 +183,16 @@ mod tests {
             "Writing manifest to image destination".to_owned(),
         ];
         assert_eq!(lines(events), expected);
+    }
+
+    #[test]
+    fn the_config_comes_after_all_layers_whichever_was_first() {
+        let mut events = blobs();
+        events.reverse();
+        events.push(Event::Manifest { digest: digest("dd"), top_level: true });
+        let lines = lines(events);
+        assert_eq!(lines[2], format!("Copying config {}", "cc".repeat(32)));
+        assert_eq!(lines[3], "Writing manifest to image destination");
     }
 
     #[test]

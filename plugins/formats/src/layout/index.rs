@@ -13,6 +13,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::REF_NAME;
 use super::json::{Object, compact};
 
+/// How many names an error lists.
+const NAMES_SHOWN: usize = 8;
+
 /// Which image of a layout is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice<'a> {
@@ -180,12 +183,17 @@ impl Index {
     }
 
     fn with_names(&self, error: Error) -> Error {
-        let names: Vec<_> =
-            self.entries().map_while(Result::ok).filter_map(|entry| entry.name).take(8).collect();
+        let mut names: Vec<_> =
+            self.entries().map_while(Result::ok).filter_map(|entry| entry.name).collect();
         if names.is_empty() {
             return error;
         }
-        error.with_hint(format!("choose one of `{}`", names.join("`, `")))
+        let more = match names.len().saturating_sub(NAMES_SHOWN) {
+            0 => String::new(),
+            more => format!(" or {more} more"),
+        };
+        names.truncate(NAMES_SHOWN);
+        error.with_hint(format!("choose one of `{}`{more}", names.join("`, `")))
     }
 
     /// Adds an entry as other tools do.
