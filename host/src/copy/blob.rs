@@ -15,6 +15,7 @@ use super::plan::{Action, LayerRules, bytes};
 use super::progress::Counter;
 use super::reader::ResumingReader;
 use super::retry::Retry;
+use super::turns;
 use super::verify::{Hasher, Verifier};
 use crate::compress::{self, Compression, unwrap_io};
 
@@ -84,6 +85,11 @@ impl BlobCopy<'_> {
         let likely = match &self.rules {
             None => Some(Action::Keep),
             Some(rules) => rules.likely_action(self.by_type),
+        };
+        // Layers that wait for their turn wait before anything is opened for them.
+        let _turn = match likely {
+            Some(Action::Keep | Action::Decompress) => None,
+            _ => Some(turns::take(self.retry.host)?),
         };
         // A destination may find out here that it has the blob: before the source is asked.
         let mut writer = None;

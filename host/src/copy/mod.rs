@@ -8,14 +8,15 @@
 //! 1. A destination's `finish` is called only for bytes whose digest was found right (`blob`,
 //!    `verify`, `files`).
 //! 2. The policy is decided before the first blob moves (`open`).
-//! 3. A copy that changes nothing keeps the manifest byte for byte (`transfer`, and
+//! 3. A copy that changes nothing keeps the manifest byte for byte (`write`, and
 //!    [`crate::image`]).
 //! 4. Nothing is committed before everything is there; dropping a destination undoes it.
-//! 5. Buffers are bounded (`pipe`), and so is what is read into memory (`transfer::read_small`).
+//! 5. Buffers are bounded (`pipe`), and so is what is read into memory ([`read_small`]).
 //! 6. Results do not depend on timing or cores: layers are numbered, compression cuts its input at
 //!    fixed places ([`crate::compress`]).
 
 mod blob;
+mod facts;
 mod files;
 mod index;
 mod pipe;
@@ -24,8 +25,11 @@ mod progress;
 mod reader;
 mod request;
 mod retry;
+mod reuse;
 mod transfer;
+mod turns;
 mod verify;
+mod write;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,15 +40,16 @@ use diolkos_sdk::{
     Result, ResultExt, Session, Source, TopLevel,
 };
 
+pub use facts::read_small;
 pub use plan::{Action, BlobPlan, ImagePlan, IndexPlan, Plan, bytes};
 pub use progress::{BlobOutcome, Counter, Event, Progress, SignatureStep, Silent};
 pub use request::{CopyRequest, Endpoint, LayerRequest, ManifestFormat, Selection};
-pub use transfer::read_small;
 
 use crate::cache::BlobCache;
 use crate::trust::Policy;
+use facts::reference_digest;
 use retry::Retry;
-use transfer::{Copier, Side, Written, reference_digest};
+use transfer::{Copier, Side, Written};
 
 /// What a copy has done.
 #[derive(Clone, Debug)]
@@ -178,7 +183,7 @@ fn open(
     let opened = retry
         .run("opening the source", || source.reference.open(&source_session))
         .context(|| "source: opening it")?;
-    let top = transfer::read_manifest(&*opened, None, &retry)?;
+    let top = facts::read_manifest(&*opened, None, &retry)?;
     if let Some(expected) = reference_digest(&source_side.names)
         && !crate::image::digest_matches(&top.bytes, &expected)?
     {
