@@ -9,7 +9,6 @@ use diolkos_sdk::{
     Descriptor, Destination, Digest, Error, ErrorKind, Location, Result, Source,
 };
 
-use super::files;
 use super::pipe::{self, Input};
 use super::plan::{Action, LayerRules, bytes};
 use super::progress::Counter;
@@ -17,6 +16,7 @@ use super::reader::ResumingReader;
 use super::retry::Retry;
 use super::turns;
 use super::verify::{Hasher, Verifier};
+use super::{embedded, files};
 use crate::compress::{self, Compression, unwrap_io};
 
 /// A blob to copy, and all that decides how.
@@ -166,7 +166,7 @@ impl BlobCopy<'_> {
     }
 
     fn open(&self) -> Result<Blob> {
-        self.source.blob(self.blob, 0).map_err(|error| self.reading(error))
+        embedded::open(self.source, self.blob).map_err(|error| self.reading(error))
     }
 
     /// Looks at the first bytes, if they decide anything, without losing them.

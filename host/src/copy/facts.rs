@@ -6,6 +6,7 @@ use diolkos_sdk::{
     Signature, Source,
 };
 
+use super::embedded;
 use super::plan::{LayerRules, format_type, manifest_types};
 use super::progress::{Event, SignatureStep};
 use super::retry::Retry;
@@ -239,7 +240,7 @@ pub fn read_small(source: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8
     if descriptor.size.is_some_and(|size| size > MAX_CONFIG) {
         return Err(too_large());
     }
-    let mut blob = source.blob(descriptor, 0)?;
+    let mut blob = embedded::open(source, descriptor)?;
     let size = super::blob::known_size(descriptor, &blob)?;
     let mut verifier = Verifier::new(&descriptor.digest, size);
     let mut bytes = Vec::new();

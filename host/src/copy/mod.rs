@@ -16,6 +16,7 @@
 //!    fixed places ([`crate::compress`]).
 
 mod blob;
+mod embedded;
 mod facts;
 mod files;
 mod index;
