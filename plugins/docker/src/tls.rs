@@ -293,6 +293,6 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_there_holds_nothing() {
-        assert!(config("r", false, Some(Path::new("/nonexistent"))).is_ok());
+        assert!(config("r", false, Some(Path::new("/diolkos-has-no-such"))).is_ok());
     }
 }

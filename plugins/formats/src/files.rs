@@ -76,9 +76,12 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_reported_in_the_words_scripts_know() {
-        let error = open(Path::new("/nonexistent/x")).unwrap_err();
+        let error = open(Path::new("/diolkos-has-no-such/x")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
-        assert_eq!(error.chain().join(": "), "open /nonexistent/x: no such file or directory");
+        assert_eq!(
+            error.chain().join(": "),
+            "open /diolkos-has-no-such/x: no such file or directory"
+        );
     }
 
     #[test]

@@ -166,9 +166,12 @@ mod tests {
 
     #[test]
     fn a_missing_parent_is_refused_by_its_name() {
-        let error = ImagePath::parse("/nonexistent/deeper/image").unwrap_err();
+        let error = ImagePath::parse("/diolkos-has-no-such/deeper/image").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
-        assert_eq!(error.chain().join(": "), "lstat /nonexistent: no such file or directory");
+        assert_eq!(
+            error.chain().join(": "),
+            "lstat /diolkos-has-no-such: no such file or directory"
+        );
         let temp = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("gone", temp.path().join("dangling")).unwrap();
         let dangling = temp.path().join("dangling");

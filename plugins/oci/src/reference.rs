@@ -126,7 +126,10 @@ mod tests {
         assert_eq!(chain("/tmp:a..b"), "Invalid image a..b");
         assert_eq!(chain("/tmp:@-1"), "Invalid source index @-1: must not be negative");
         assert!(chain("/tmp:@x").starts_with("Invalid source index @x: not an integer: "));
-        assert_eq!(chain("/nonexistent/a/b:x"), "lstat /nonexistent: no such file or directory");
+        assert_eq!(
+            chain("/diolkos-has-no-such/a/b:x"),
+            "lstat /diolkos-has-no-such: no such file or directory"
+        );
     }
 
     #[test]
