@@ -4,14 +4,12 @@
 use std::time::Duration;
 
 use clap::ArgMatches;
-use diolkos_sdk::{ErrorKind, Result};
+use diolkos_sdk::Result;
 
 use super::context::Context;
 use super::flags::one;
 use super::values::format_duration;
-
-/// A registry that limits its clients is asked again this often even if the user wants no retries.
-const RATE_LIMIT_TRIES: u32 = 5;
+use crate::copy::retry::limit;
 
 /// How often and how fast to try again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +36,7 @@ impl Retry {
             let (error, most) = match operation() {
                 Ok(value) => return Ok(value),
                 Err(error) => {
-                    let most = self.most(error.kind());
+                    let most = limit(error.kind(), self.times);
                     if tries >= most {
                         return Err(error);
                     }
@@ -58,14 +56,6 @@ impl Retry {
         }
     }
 
-    fn most(self, kind: ErrorKind) -> u32 {
-        match kind {
-            ErrorKind::RateLimited => self.times.max(RATE_LIMIT_TRIES),
-            kind if kind.is_transient() => self.times,
-            _ => 0,
-        }
-    }
-
     fn delay(self, tries: u32) -> Duration {
         self.delay.unwrap_or_else(|| Duration::from_secs(1 << tries.min(10)))
     }
@@ -79,14 +69,17 @@ pub fn retry_times(matches: &ArgMatches) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use diolkos_sdk::ErrorKind;
+
     use super::*;
+    use crate::copy::retry::RATE_LIMIT_TRIES;
 
     #[test]
     fn only_passing_failures_are_tried_again() {
         let retry = Retry { times: 2, delay: None };
-        assert_eq!(retry.most(ErrorKind::Unavailable), 2);
-        assert_eq!(retry.most(ErrorKind::RateLimited), RATE_LIMIT_TRIES);
-        assert_eq!(retry.most(ErrorKind::ImageNotFound), 0);
+        assert_eq!(limit(ErrorKind::Unavailable, retry.times), 2);
+        assert_eq!(limit(ErrorKind::RateLimited, retry.times), RATE_LIMIT_TRIES);
+        assert_eq!(limit(ErrorKind::ImageNotFound, retry.times), 0);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Content that a descriptor carries in itself, which need not be fetched.
 
+use std::io::{Cursor, Read as _};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use diolkos_sdk::{Blob, BlobReader, Descriptor, Result, Source};
@@ -20,7 +22,7 @@ pub(super) fn open(source: &dyn Source, descriptor: &Descriptor) -> Result<Blob>
     match content(descriptor) {
         Some(bytes) => Ok(Blob {
             size: Some(bytes.len() as u64),
-            reader: Box::new(Embedded { bytes, position: 0 }),
+            reader: Box::new(Embedded(Cursor::new(bytes))),
         }),
         None => source.blob(descriptor, 0),
     }
@@ -34,18 +36,11 @@ fn content(descriptor: &Descriptor) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-struct Embedded {
-    bytes: Vec<u8>,
-    position: usize,
-}
+struct Embedded(Cursor<Vec<u8>>);
 
 impl BlobReader for Embedded {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let rest = &self.bytes[self.position..];
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        self.position += count;
-        Ok(count)
+        Ok(self.0.read(buffer).expect("memory can be read"))
     }
 }
 

@@ -25,7 +25,7 @@ mod plan;
 mod progress;
 mod reader;
 mod request;
-mod retry;
+pub(crate) mod retry;
 mod reuse;
 mod transfer;
 mod turns;

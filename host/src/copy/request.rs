@@ -48,8 +48,6 @@ pub enum LayerRequest {
     /// What the destination prefers.
     #[default]
     Destination,
-    /// Leave layers as they are.
-    Preserve,
     /// Compress layers that are not.
     Compress,
     /// Decompress layers that are compressed.

@@ -8,7 +8,7 @@ use super::progress::{Event, Progress};
 
 /// A registry that limits its clients is asked again this often even if the user wants no retries,
 /// as skopeo does.
-const RATE_LIMIT_TRIES: u32 = 5;
+pub(crate) const RATE_LIMIT_TRIES: u32 = 5;
 /// A transport that asks for another try at once has learnt something that makes the next one go
 /// otherwise. It gets these tries whatever the user wants.
 const INSTANT_TRIES: u32 = 2;
@@ -40,12 +40,10 @@ impl Retry<'_> {
     /// Waits before the next try, or returns the error when there is none.
     pub(super) fn wait(&self, what: &str, tries: u32, error: Error) -> Result<()> {
         let most = match error.kind() {
-            ErrorKind::RateLimited => self.times.max(RATE_LIMIT_TRIES),
             ErrorKind::Unavailable if error.retry_after() == Some(Duration::ZERO) => {
                 self.times.max(INSTANT_TRIES)
             }
-            ErrorKind::Unavailable => self.times,
-            _ => 0,
+            kind => limit(kind, self.times),
         };
         if tries >= most {
             return Err(error);
@@ -61,6 +59,15 @@ impl Retry<'_> {
             delay,
         });
         sleep(self.host, delay)
+    }
+}
+
+/// Returns how often a step that failed in this way is tried again, where the user wants `times`.
+pub(crate) fn limit(kind: ErrorKind, times: u32) -> u32 {
+    match kind {
+        ErrorKind::RateLimited => times.max(RATE_LIMIT_TRIES),
+        kind if kind.is_transient() => times,
+        _ => 0,
     }
 }
 
