@@ -12,7 +12,7 @@ use super::progress::{Event, SignatureStep};
 use super::retry::Retry;
 use super::transfer::Copier;
 use super::verify::Verifier;
-use crate::image::{ImageManifest, Layer, Manifest};
+use crate::image::{ImageManifest, Layer};
 
 /// The largest config that is read into memory to be converted, in bytes.
 const MAX_CONFIG: u64 = 32 << 20;
@@ -42,19 +42,11 @@ impl<'a> Copier<'a> {
     /// Gathers the facts about one image and decides what is done with it.
     pub(super) fn image(
         &self,
-        raw: &RawManifest,
+        manifest: ImageManifest,
         digest: Digest,
         instance: Option<&'a Digest>,
         platform: Option<String>,
     ) -> Result<Image<'a>> {
-        let Manifest::Image(manifest) =
-            Manifest::parse(raw).context(|| format!("source: parsing manifest {digest}"))?
-        else {
-            return Err(Error::new(
-                ErrorKind::Corrupt,
-                "Unexpectedly received a manifest list instead of a manifest for a single image",
-            ));
-        };
         let signatures = self.signatures(instance, false)?;
         let cannot_modify = self.cannot_modify(!signatures.is_empty());
         let layers = self.layers(&manifest, instance)?;

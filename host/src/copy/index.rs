@@ -6,25 +6,26 @@ use super::plan::{ImagePlan, IndexPlan, index_types};
 use super::progress::Event;
 use super::request::Selection;
 use super::transfer::{Copier, Written};
-use crate::image::{Index, InstanceWritten, Manifest, digest_of};
+use crate::image::{ImageManifest, Index, InstanceWritten, Manifest, digest_of};
 
 /// How deep indexes may name indexes. Deeper ones are refused rather than followed.
 const MAX_DEPTH: usize = 4;
 
 /// What the user's selection comes to.
-enum Chosen<'a> {
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
+enum Chosen {
     /// One image, by its manifest.
-    Image(RawManifest, Digest, Option<String>),
+    Image(ImageManifest, Digest, Option<String>),
     /// The index, with or without its images.
-    Index(&'a Index),
+    Index(Index),
 }
 
 impl Copier<'_> {
     /// Copies what the top-level manifest and the user's selection ask for.
     pub(super) fn copy_top(&self, top: &RawManifest) -> Result<Written> {
         let parsed = self.parse(top)?;
-        match self.choose(top, &parsed)? {
-            Chosen::Image(raw, digest, platform) => {
+        match self.choose(top, parsed)? {
+            Chosen::Image(manifest, digest, platform) => {
                 self.check_destination_digest(&digest, top)?;
                 self.progress.event(&Event::Image {
                     digest: digest.clone(),
@@ -32,7 +33,7 @@ impl Copier<'_> {
                     number: 1,
                     total: 1,
                 });
-                let image = self.image(&raw, digest, None, platform)?;
+                let image = self.image(manifest, digest, None, platform)?;
                 self.copy(&image)
             }
             Chosen::Index(index) => {
@@ -40,7 +41,7 @@ impl Copier<'_> {
                 self.check_destination_digest(&digest, top)?;
                 let signatures = self.signatures(None, true)?;
                 let cannot_modify = self.cannot_modify(!signatures.is_empty());
-                let written = self.copy_index(index, None, cannot_modify.as_deref(), 0)?;
+                let written = self.copy_index(&index, None, cannot_modify.as_deref(), 0)?;
                 self.put_signatures(&signatures, None, true)?;
                 Ok(written)
             }
@@ -53,10 +54,10 @@ impl Copier<'_> {
         top: &RawManifest,
     ) -> Result<(Option<IndexPlan>, Vec<ImagePlan>)> {
         let parsed = self.parse(top)?;
-        match self.choose(top, &parsed)? {
-            Chosen::Image(raw, digest, platform) => {
+        match self.choose(top, parsed)? {
+            Chosen::Image(manifest, digest, platform) => {
                 self.check_destination_digest(&digest, top)?;
-                let image = self.image(&raw, digest, None, platform)?;
+                let image = self.image(manifest, digest, None, platform)?;
                 Ok((None, vec![self.plan(&image)?]))
             }
             Chosen::Index(index) => {
@@ -72,7 +73,7 @@ impl Copier<'_> {
                 )?;
                 let mut images = Vec::new();
                 if self.request.selection == Selection::All {
-                    self.plan_instances(index, 0, &mut images)?;
+                    self.plan_instances(&index, 0, &mut images)?;
                 }
                 let plan = IndexPlan {
                     digest,
@@ -98,9 +99,9 @@ impl Copier<'_> {
                     check_depth(depth)?;
                     self.plan_instances(&nested, depth + 1, images)?;
                 }
-                Manifest::Image(_) => {
+                Manifest::Image(manifest) => {
                     let image = self.image(
-                        &raw,
+                        manifest,
                         instance.digest.clone(),
                         Some(&instance.digest),
                         platform(instance),
@@ -118,9 +119,12 @@ impl Copier<'_> {
         })
     }
 
-    fn choose<'m>(&self, top: &RawManifest, parsed: &'m Manifest) -> Result<Chosen<'m>> {
-        let Manifest::Index(index) = parsed else {
-            return Ok(Chosen::Image(top.clone(), digest_of(&top.bytes)?, None));
+    fn choose(&self, top: &RawManifest, parsed: Manifest) -> Result<Chosen> {
+        let index = match parsed {
+            Manifest::Image(manifest) => {
+                return Ok(Chosen::Image(manifest, digest_of(&top.bytes)?, None));
+            }
+            Manifest::Index(index) => index,
         };
         if self.request.selection != Selection::System {
             if !self.accepts.several_images {
@@ -140,10 +144,8 @@ impl Copier<'_> {
     }
 
     /// Chooses the image for the platform, through indexes within the index.
-    fn choose_image<'m>(&self, index: &Index) -> Result<Chosen<'m>> {
-        let mut nested: Option<Index> = None;
+    fn choose_image(&self, mut index: Index) -> Result<Chosen> {
         for _ in 0..=MAX_DEPTH {
-            let index = nested.as_ref().unwrap_or(index);
             let chosen = index.choose(&self.request.platform).context(|| {
                 format!(
                     "choosing an image from manifest list {}:{}",
@@ -158,8 +160,10 @@ impl Copier<'_> {
             });
             let raw = self.read_manifest(Some(&digest))?;
             match self.parse(&raw)? {
-                Manifest::Image(_) => return Ok(Chosen::Image(raw, digest, platform)),
-                Manifest::Index(deeper) => nested = Some(deeper),
+                Manifest::Image(manifest) => {
+                    return Ok(Chosen::Image(manifest, digest, platform));
+                }
+                Manifest::Index(deeper) => index = deeper,
             }
         }
         Err(too_deep())
@@ -225,14 +229,14 @@ impl Copier<'_> {
                 let cannot_modify = self.cannot_modify(false);
                 self.copy_index(&nested, Some(digest), cannot_modify.as_deref(), depth + 1)?
             }
-            Manifest::Image(_) => {
+            Manifest::Image(manifest) => {
                 self.progress.event(&Event::Image {
                     digest: digest.clone(),
                     platform: platform.clone(),
                     number,
                     total,
                 });
-                let image = self.image(&raw, digest.clone(), Some(digest), platform)?;
+                let image = self.image(manifest, digest.clone(), Some(digest), platform)?;
                 self.copy(&image)?
             }
         };
