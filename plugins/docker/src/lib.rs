@@ -13,6 +13,8 @@
 mod auth;
 mod challenge;
 mod client;
+mod config;
+mod credentials;
 mod delete;
 mod destination;
 mod download;

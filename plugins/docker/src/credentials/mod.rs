@@ -1,0 +1,1 @@
+//! Who we are, as files and programs of this machine know it.
