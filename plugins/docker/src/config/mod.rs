@@ -3,13 +3,16 @@
 //! - [`places`]: the directories and variables that the others start from; nothing else reads the
 //!   environment, so that tests can have a world of their own.
 //! - [`registries_conf`]: mirrors, blocked and insecure registries, credential helpers, short names.
+//! - [`certs`]: where the certificates of a registry are.
 //! - [`text`]: reading files, within limits.
 //!
 //! Each parser is a function of a text and the path that its messages name. What is odd but no
 //! error becomes a note, for the log of whoever wonders why a setting has no effect.
 
+// Until the transport asks for them.
+#[allow(dead_code)]
+pub(crate) mod certs;
 pub(crate) mod places;
-// Until the transport asks for it.
 #[allow(dead_code)]
 pub(crate) mod registries_conf;
 mod text;
