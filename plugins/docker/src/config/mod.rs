@@ -3,8 +3,9 @@
 //! - [`places`]: the directories and variables that the others start from; nothing else reads the
 //!   environment, so that tests can have a world of their own.
 //! - [`registries_conf`]: mirrors, blocked and insecure registries, credential helpers, short names.
+//! - [`registries_d`]: where signatures are, apart from their images.
 //! - [`certs`]: where the certificates of a registry are.
-//! - [`text`]: reading files, within limits.
+//! - [`text`] and [`yaml`]: reading and parsing, within limits.
 //!
 //! Each parser is a function of a text and the path that its messages name. What is odd but no
 //! error becomes a note, for the log of whoever wonders why a setting has no effect.
@@ -15,4 +16,7 @@ pub(crate) mod certs;
 pub(crate) mod places;
 #[allow(dead_code)]
 pub(crate) mod registries_conf;
+#[allow(dead_code)]
+pub(crate) mod registries_d;
 mod text;
+mod yaml;
