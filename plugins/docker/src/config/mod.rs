@@ -4,6 +4,7 @@
 //!   environment, so that tests can have a world of their own.
 //! - [`registries_conf`]: mirrors, blocked and insecure registries, credential helpers, short names.
 //! - [`registries_d`]: where signatures are, apart from their images.
+//! - [`tls_details`]: which versions, ciphers and groups of TLS may be spoken.
 //! - [`certs`]: where the certificates of a registry are.
 //! - [`text`] and [`yaml`]: reading and parsing, within limits.
 //!
@@ -19,4 +20,6 @@ pub(crate) mod registries_conf;
 #[allow(dead_code)]
 pub(crate) mod registries_d;
 mod text;
+#[allow(dead_code)]
+pub(crate) mod tls_details;
 mod yaml;
