@@ -22,6 +22,7 @@ mod errors;
 mod exchange;
 mod gate;
 mod message;
+mod mirrors;
 mod options;
 mod reference;
 mod registry;

@@ -47,7 +47,7 @@ impl Credentials {
 }
 
 /// How the user wants a registry to be reached.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Options {
     /// Whether only HTTPS with valid certificates will do; `None` is as registries.conf says.
     pub tls_verify: Option<bool>,
@@ -63,6 +63,8 @@ pub(crate) struct Options {
     pub user_agent: String,
     /// registries.conf, in place of the usual one.
     pub registries_conf: Option<PathBuf>,
+    /// Where registry configuration files are, containers-registries.d(5).
+    pub registries_d: Option<PathBuf>,
     /// Details of TLS, containers-tls-details.yaml(5).
     pub tls_details: Option<PathBuf>,
     /// How long an answer, or its next bytes, may take.
@@ -90,6 +92,7 @@ impl Options {
             cert_dir: path("cert-dir"),
             auth_file: path("authfile"),
             registries_conf: path("registries-conf"),
+            registries_d: path("registries.d"),
             tls_details: path("tls-details"),
             idle_timeout: idle_timeout(session)?,
             credentials: credentials(session)?,
