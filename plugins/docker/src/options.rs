@@ -56,7 +56,7 @@ pub(crate) struct Options {
     /// Who we are, if that was said: somebody, or nobody at all.
     pub credentials: Option<Option<Credentials>>,
     /// Where credentials are kept, in place of the usual files.
-    pub auth_file: Option<PathBuf>,
+    pub auth_file: Option<String>,
     /// A bearer token to use as it is.
     pub registry_token: Option<Secret>,
     /// What we call ourselves.
@@ -90,7 +90,7 @@ impl Options {
         Ok(Self {
             tls_verify: options.flag("tls-verify")?,
             cert_dir: path("cert-dir"),
-            auth_file: path("authfile"),
+            auth_file: options.get("authfile").map(str::to_owned),
             registries_conf: path("registries-conf"),
             registries_d: path("registries.d"),
             tls_details: path("tls-details"),

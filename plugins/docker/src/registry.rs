@@ -23,6 +23,7 @@ use crate::client::Client;
 use crate::config::places::Places;
 use crate::config::registries_conf::{PullSource, RegistriesConf};
 use crate::config::registries_d::RegistriesD;
+use crate::credentials::AuthFiles;
 use crate::message::{Payload, Request, Response, Target};
 use crate::options::Options;
 
@@ -118,12 +119,12 @@ impl Registries {
         drop(clients);
         let purse = match &options.credentials {
             Some(given) => Purse::Given(given.clone()),
-            None => Purse::Files {
-                key: name.name(),
-                places: Places::current(),
-                auth_file: options.auth_file.clone(),
-                helpers: conf.credential_helpers().to_vec(),
-            },
+            None => {
+                let places = Places::current();
+                let files = AuthFiles::for_images(options.auth_file.as_deref(), &places);
+                let helpers = conf.credential_helpers().to_vec();
+                Purse::Files { key: name.name(), places, files, helpers }
+            }
         };
         let (domain, verify, options) = key;
         let mut auths = self.auths.lock().unwrap_or_else(PoisonError::into_inner);

@@ -90,7 +90,7 @@ fn needed(request: &Request) -> Option<String> {
     Some(format!("repository:{repository}:{actions}"))
 }
 
-/// Answers the token service: the token is the granted scopes, which is enough for a test.
+/// Answers the token service: the token names the granted scopes, which is enough for a test.
 fn hand_out(request: &Request, right: &str) -> Response {
     let known = match sent(request, "Basic ") {
         Some(sent) if sent == right => true,
@@ -106,7 +106,8 @@ fn hand_out(request: &Request, right: &str) -> Response {
             _ => scope,
         })
         .collect();
-    let token = BASE64.encode(granted.join(" "));
+    // A client that only wants to know whether its password is right asks for no scope.
+    let token = BASE64.encode(format!("granted {}", granted.join(" ")));
     let body = serde_json::json!({"token": token, "expires_in": 300}).to_string();
     Response::new(200).with("Content-Type", "application/json").body(body)
 }
