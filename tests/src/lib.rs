@@ -9,9 +9,12 @@
 //! - [`require`]: other programs, whose absence skips a test, and fails it in CI.
 
 mod docker_registry;
+mod http;
 mod image;
 mod layer;
 mod layout;
+mod listener;
+mod measure;
 mod peers;
 mod program;
 mod registry;
@@ -20,9 +23,10 @@ pub use docker_registry::DockerRegistry;
 pub use image::{Format, Image, LayerForm, Packing, Platform};
 pub use layer::Layer;
 pub use layout::{Layout, directory_digests};
+pub use measure::{noise, peak_memory};
 pub use peers::{in_ci, is_root, require, require_root};
 pub use program::{Home, Outcome, Run, built_program};
-pub use registry::{Access, Fault, Logged, Manifest, Registry};
+pub use registry::{Access, Answer, Fault, Logged, Manifest, Registry, Tokens};
 
 /// Returns the digest of some bytes.
 pub fn sha256(bytes: &[u8]) -> String {
@@ -34,4 +38,9 @@ pub fn sha256(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+/// A failed assertion in another thread must not fail this one too.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
