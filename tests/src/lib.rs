@@ -5,6 +5,7 @@
 //! - [`Home`]: a place to run programs in that nothing of this machine leaks into,
 //! - [`Image`] and [`Layer`]: small real images, in every form they are stored in,
 //! - [`Registry`]: a registry in this process that counts requests and fails on demand,
+//! - [`Proxy`] and [`WebProxy`]: bad networks, and the proxies that the environment names,
 //! - [`DockerRegistry`]: the real one, as a process of its own,
 //! - [`require`]: other programs, whose absence skips a test, and fails it in CI.
 
@@ -17,7 +18,9 @@ mod listener;
 mod measure;
 mod peers;
 mod program;
+mod proxy;
 mod registry;
+mod web_proxy;
 
 pub use docker_registry::DockerRegistry;
 pub use image::{Format, Image, LayerForm, Packing, Platform};
@@ -26,7 +29,9 @@ pub use layout::{Layout, directory_digests};
 pub use measure::{noise, peak_memory};
 pub use peers::{in_ci, is_root, require, require_root};
 pub use program::{Home, Outcome, Run, built_program};
+pub use proxy::{Network, Proxy};
 pub use registry::{Access, Answer, Fault, Logged, Manifest, Registry, Tokens};
+pub use web_proxy::WebProxy;
 
 /// Returns the digest of some bytes.
 pub fn sha256(bytes: &[u8]) -> String {
