@@ -6,10 +6,10 @@
 //! - [`Image`] and [`Layer`]: small real images, in every form they are stored in,
 //! - [`Registry`]: a registry in this process that counts requests and fails on demand,
 //! - [`Proxy`] and [`WebProxy`]: bad networks, and the proxies that the environment names,
-//! - [`DockerRegistry`]: the real one, as a process of its own,
+//! - [`DockerRegistry`] and [`Nginx`]: real servers, as processes of their own, with
+//!   [`Authority`] for their certificates and [`TokenServer`] for their tokens,
 //! - [`require`]: other programs, whose absence skips a test, and fails it in CI.
 
-mod docker_registry;
 mod http;
 mod image;
 mod layer;
@@ -20,9 +20,9 @@ mod peers;
 mod program;
 mod proxy;
 mod registry;
+mod servers;
 mod web_proxy;
 
-pub use docker_registry::DockerRegistry;
 pub use image::{Format, Image, LayerForm, Packing, Platform};
 pub use layer::Layer;
 pub use layout::{Layout, directory_digests};
@@ -31,6 +31,7 @@ pub use peers::{in_ci, is_root, require, require_root};
 pub use program::{Home, Outcome, Run, built_program};
 pub use proxy::{Network, Proxy};
 pub use registry::{Access, Answer, Fault, Logged, Manifest, Registry, Tokens};
+pub use servers::{Authority, DockerRegistry, KeyPair, Nginx, Site, Terms, TokenServer};
 pub use web_proxy::WebProxy;
 
 /// Returns the digest of some bytes.
