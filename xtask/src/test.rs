@@ -27,7 +27,7 @@ const PEERS: [(&str, &str); 12] = [
     ("crun", "crun"),
     ("gpg", "gnupg"),
     ("setpriv", "util-linux"),
-    ("nginx", "nginx-light"),
+    ("nginx", "nginx"),
     ("htpasswd", "apache2-utils"),
     ("openssl", "openssl"),
     ("sqlite3", "sqlite3"),

@@ -1,5 +1,7 @@
 //! Answers of a test's own making.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use crate::http::Response;
 
 /// What a request is answered with in place of the usual.
@@ -46,10 +48,16 @@ impl Answer {
         self
     }
 
-    /// Tells when to come back: seconds or an HTTP date.
+    /// Tells to come back after so many seconds.
     #[must_use]
-    pub fn retry_after(self, when: impl ToString) -> Self {
-        self.header("Retry-After", when.to_string())
+    pub fn retry_after(self, seconds: u64) -> Self {
+        self.header("Retry-After", seconds.to_string())
+    }
+
+    /// Tells to come back at a time, which is written as a date.
+    #[must_use]
+    pub fn retry_at(self, time: SystemTime) -> Self {
+        self.header("Retry-After", http_date(time))
     }
 
     /// Replaces the body.
@@ -70,5 +78,48 @@ impl Answer {
     pub(super) fn response(&self) -> Response {
         let response = Response::new(self.status).body(self.body.clone());
         self.headers.iter().fold(response, |response, (name, value)| response.with(name, value))
+    }
+}
+
+/// Writes a time as RFC 9110, section 5.6.7, has it.
+fn http_date(time: SystemTime) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (mut day, second) = (seconds / 86_400, seconds % 86_400);
+    let name = DAYS[usize::try_from(day % 7).unwrap_or(0)];
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    let mut year = 1970;
+    while day >= 365 + u64::from(is_leap(year)) {
+        day -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while day >= lengths[month] {
+        day -= lengths[month];
+        month += 1;
+    }
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let (day, month) = (day + 1, MONTHS[month]);
+    format!("{name}, {day:02} {month} {year} {hour:02}:{minute:02}:{second:02} GMT")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn dates_are_written_as_http_has_them() {
+        let date = |seconds| http_date(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(date(1_709_164_800), "Thu, 29 Feb 2024 00:00:00 GMT");
+        assert_eq!(date(1_798_761_599), "Thu, 31 Dec 2026 23:59:59 GMT");
     }
 }

@@ -12,6 +12,8 @@ pub enum Fault {
     Answer(Answer),
     /// Closes the connection without an answer.
     Disconnect,
+    /// Does what is asked and closes the connection without saying so.
+    LoseAnswer,
     /// Waits before answering as usual.
     Hang(Duration),
     /// Announces the whole body, sends this many bytes of it and closes the connection.
@@ -127,6 +129,7 @@ impl Faults {
 pub(super) struct Plan {
     pub(super) answer: Option<Answer>,
     pub(super) disconnect: bool,
+    pub(super) lose_answer: bool,
     pub(super) delay: Option<Duration>,
     pub(super) delivery: Delivery,
     pub(super) intake: Intake,
@@ -147,6 +150,7 @@ impl Plan {
         match fault {
             Fault::Answer(answer) => self.answer = Some(answer),
             Fault::Disconnect => self.disconnect = true,
+            Fault::LoseAnswer => self.lose_answer = true,
             Fault::Hang(time) => self.delay = Some(time),
             Fault::CutAfter(bytes) => self.delivery.cut = Some(bytes),
             Fault::StallAfter(bytes) => self.delivery.stall = Some(bytes),

@@ -94,6 +94,10 @@ fn one(connection: &mut Connection, mut request: Request, shared: &Shared) -> io
         Some(answer) => answer.response(),
         None => usual(&request, shared, &plan),
     };
+    if plan.lose_answer {
+        log(&request, 0);
+        return Ok(Next::Closed);
+    }
     log(&request, response.status);
     if let Some(digest) = &plan.move_tag {
         api::move_tag(&request, &shared.store, digest);

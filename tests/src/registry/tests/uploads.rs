@@ -38,6 +38,17 @@ fn what_arrived_of_an_upload_is_kept() {
 }
 
 #[test]
+fn an_answer_may_be_lost_after_the_deed() {
+    let registry = Registry::start().unwrap();
+    let upload = begin(&registry);
+    let digest = sha256(b"done");
+    registry.inject("PUT", "/uploads/", 1, Fault::LoseAnswer);
+    assert_eq!(talk(&registry, &format!("PUT {upload}?digest={digest} HTTP/1.1"), b"done"), "");
+    assert!(registry.blob("r", &digest).is_some());
+    assert!(ask(&registry, "GET", &upload).contains("BLOB_UPLOAD_UNKNOWN"));
+}
+
+#[test]
 fn a_client_that_goes_away_leaves_what_it_sent_or_nothing_at_all() {
     let registry = Registry::start().unwrap();
     let send_half = |upload: &str| {
