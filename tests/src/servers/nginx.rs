@@ -15,6 +15,7 @@ pub struct Site {
     registry: String,
     tls: Option<KeyPair>,
     clients: Option<PathBuf>,
+    protocols: Option<&'static str>,
     http2: bool,
     body_limit: u64,
 }
@@ -26,6 +27,7 @@ impl Site {
             registry: registry.to_owned(),
             tls: None,
             clients: None,
+            protocols: None,
             http2: false,
             body_limit: 0,
         }
@@ -42,6 +44,13 @@ impl Site {
     #[must_use]
     pub fn clients_of(mut self, authority: PathBuf) -> Self {
         self.clients = Some(authority);
+        self
+    }
+
+    /// Speaks these versions of TLS alone, such as `TLSv1.2`.
+    #[must_use]
+    pub fn protocols(mut self, protocols: &'static str) -> Self {
+        self.protocols = Some(protocols);
         self
     }
 
@@ -122,6 +131,9 @@ fn configuration(site: &Site, address: SocketAddr, directory: &Path) -> String {
         let (certificate, key) = (pair.certificate.display(), pair.key.display());
         let _ =
             write!(text, "    ssl_certificate {certificate};\n    ssl_certificate_key {key};\n");
+    }
+    if let Some(protocols) = site.protocols {
+        let _ = writeln!(text, "    ssl_protocols {protocols};");
     }
     if let Some(file) = &site.clients {
         let file = file.display();
