@@ -126,6 +126,17 @@ fn three_failures_in_a_row_are_outlasted_and_not_more_than_that_for_ever() {
 }
 
 #[test]
+fn a_registry_that_fails_everything_is_not_asked_for_ever() {
+    let world = World::new(Image::noise(&[1000; 12], 7));
+    world.source.always("GET", "/blobs/", Fault::Answer(Answer::html(503)));
+    let start = Instant::now();
+    world.copy().expect_code(1).expect_words(&["503", &world.source.host()]);
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let tries = world.source.requests_of("GET", "/blobs/").len();
+    assert!(tries <= 60, "{tries} tries for 13 blobs");
+}
+
+#[test]
 fn the_time_that_a_registry_asks_for_is_waited() {
     let in_two_seconds = || Answer::empty(503).retry_at(SystemTime::now() + Duration::from_secs(2));
     let answers: [fn() -> Answer; 2] = [
@@ -162,7 +173,15 @@ fn a_wait_of_more_than_two_minutes_is_an_error_that_tells_how_long() {
         let answer = Answer::error(status, "TOOMANYREQUESTS").retry_after(3600);
         world.source.always("GET", "/manifests/", Fault::Answer(answer));
         let start = Instant::now();
-        let outcome = world.copy().expect_code(1).expect_words(&[&world.source.host()]);
+        // Whoever waits after all is stopped.
+        let outcome = world
+            .home
+            .diolkos()
+            .args(["--command-timeout=8s", "copy", "--src-tls-verify=false"])
+            .args([&world.source.reference("app:1"), "dir:out"])
+            .run()
+            .expect_code(1)
+            .expect_words(&[&world.source.host()]);
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         let said = outcome.stderr.to_lowercase();
         let forms = ["3600 s", "3600s", "60 min", "1 h", "1h"];

@@ -60,6 +60,27 @@ fn a_password_file_lets_us_in_and_others_not() {
 }
 
 #[test]
+fn both_kinds_of_registries_take_the_password_of_a_flag() {
+    if !all(&["docker-registry", "htpasswd", "openssl"]) {
+        return;
+    }
+    let tokens = TokenServer::start(USER, PASSWORD, "hush-hush-identity").unwrap();
+    let image = image();
+    for terms in [Terms::default().password(USER, PASSWORD), Terms::default().tokens(&tokens)] {
+        let registry = DockerRegistry::start_with(&terms).unwrap();
+        let (home, reference) = (Home::new(), registry.reference("team/app:1"));
+        image.write_layout(&home.path("in"), "1").unwrap();
+        let copy = |flag: &str, source: &str, destination: &str| {
+            home.copy(&[flag], source, destination).expect_secrecy(&[PASSWORD])
+        };
+        copy("--dest-creds=me:hush-hush", "oci:in:1", &reference).expect_success();
+        copy("--src-creds=me:hush-hush", &reference, "dir:out").expect_success();
+        copy("--src-creds=me:wrong", &reference, "dir:no").expect_code(1);
+        copy("--src-no-creds", &reference, "dir:no").expect_code(1);
+    }
+}
+
+#[test]
 fn signed_tokens_are_had_for_a_password() {
     if !all(&["docker-registry", "openssl"]) {
         return;

@@ -15,6 +15,8 @@ use super::{Request, Response, Traffic};
 const MAX_HEAD: u64 = 64 << 10;
 /// Nor its body.
 const MAX_BODY: u64 = 8 << 30;
+/// What a client begins with that wants TLS.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// How much is read or written at a time.
 const PIECE: usize = 256 << 10;
 /// How often a paced transfer moves bytes in a second.
@@ -78,6 +80,14 @@ impl<'a> Connection<'a> {
 
     /// Reads a request up to its body; `None` when the client sends no more.
     pub(crate) fn read_head(&mut self) -> io::Result<Option<Request>> {
+        if self.reader.fill_buf()?.first() == Some(&TLS_HANDSHAKE) {
+            // As other servers say it, and clients look for it.
+            self.writer.write_all(
+                b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTPS request to an HTTP server.\n",
+            )?;
+            self.linger();
+            return Ok(None);
+        }
         let mut head = (&mut self.reader).take(MAX_HEAD);
         let mut line = String::new();
         if head.read_line(&mut line)? == 0 {

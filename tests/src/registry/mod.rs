@@ -10,7 +10,7 @@
 //! library's sockets. Speed and persistence are not among its aims; benchmarks run against a
 //! real registry.
 //!
-//! One request from its head to its answer is in `serve`, what the paths mean in `api` and
+//! One request from its head to its answer is in `serve` and `turns`, what the paths mean in `api` and
 //! `uploads`, content in `store`, who may do what in `access` and `tokens`, and failures in
 //! `faults` and `answer`.
 
@@ -23,6 +23,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod turns;
 mod uploads;
 
 use std::io;
@@ -39,6 +40,7 @@ pub use serve::Logged;
 pub use store::Manifest;
 use store::Store;
 pub use tokens::Tokens;
+use turns::Turns;
 
 use crate::http::Traffic;
 use crate::listener::Listener;
@@ -57,6 +59,7 @@ struct Shared {
     faults: Mutex<Faults>,
     requests: Mutex<Vec<Logged>>,
     traffic: Traffic,
+    turns: Turns,
     start: Instant,
 }
 
@@ -84,6 +87,7 @@ impl Registry {
             faults: Mutex::default(),
             requests: Mutex::default(),
             traffic: Traffic::default(),
+            turns: Turns::default(),
             start: Instant::now(),
         });
         let for_connections = Arc::clone(&shared);

@@ -59,6 +59,7 @@ pub(super) fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
 
 fn one(connection: &mut Connection, mut request: Request, shared: &Shared) -> io::Result<Next> {
     let at = shared.start.elapsed();
+    let _turn = shared.turns.take(&request.path);
     let target = [request.target.as_str(), request.path.as_str()];
     let plan = lock(&shared.faults).plan(&request.method, &target);
     let log = |request: &Request, status| {

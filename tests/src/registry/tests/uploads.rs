@@ -118,3 +118,29 @@ fn a_mount_may_be_ignored() {
     assert!(ask(&registry, "POST", &target).starts_with("HTTP/1.1 202"));
     assert!(ask(&registry, "POST", &target).starts_with("HTTP/1.1 201"));
 }
+
+#[test]
+fn how_far_an_upload_got_is_known_once_its_connection_is_closed() {
+    let registry = Registry::start().unwrap();
+    let upload = begin(&registry);
+    let mut slow = TcpStream::connect(registry.listener.address()).unwrap();
+    write!(slow, "PATCH {upload} HTTP/1.1\r\nContent-Length: 10\r\n\r\n0123").unwrap();
+    // Asked while the first request is still being read.
+    let answer = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| ask(&registry, "GET", &upload));
+        std::thread::sleep(Duration::from_millis(100));
+        drop(slow);
+        asked.join().unwrap()
+    });
+    assert!(answer.contains("Range: 0-3\r\n"), "{answer}");
+}
+
+#[test]
+fn whoever_wants_tls_is_told_that_there_is_none() {
+    let registry = Registry::start().unwrap();
+    let mut stream = TcpStream::connect(registry.listener.address()).unwrap();
+    stream.write_all(&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 3]).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 400"), "{answer}");
+}
