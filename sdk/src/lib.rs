@@ -21,6 +21,7 @@ pub mod aio;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod model;
+pub mod resume;
 pub mod session;
 pub mod transport;
 

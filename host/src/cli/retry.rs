@@ -36,7 +36,7 @@ impl Retry {
             let (error, most) = match operation() {
                 Ok(value) => return Ok(value),
                 Err(error) => {
-                    let most = limit(error.kind(), self.times);
+                    let most = limit(&error, self.times);
                     if tries >= most {
                         return Err(error);
                     }
@@ -69,17 +69,16 @@ pub fn retry_times(matches: &ArgMatches) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use diolkos_sdk::ErrorKind;
+    use diolkos_sdk::{Error, ErrorKind};
 
     use super::*;
-    use crate::copy::retry::RATE_LIMIT_TRIES;
 
     #[test]
     fn only_passing_failures_are_tried_again() {
-        let retry = Retry { times: 2, delay: None };
-        assert_eq!(limit(ErrorKind::Unavailable, retry.times), 2);
-        assert_eq!(limit(ErrorKind::RateLimited, retry.times), RATE_LIMIT_TRIES);
-        assert_eq!(limit(ErrorKind::ImageNotFound, retry.times), 0);
+        let limit = |kind| limit(&Error::new(kind, "no"), 2);
+        assert_eq!(limit(ErrorKind::Unavailable), 2);
+        assert_eq!(limit(ErrorKind::RateLimited), 2);
+        assert_eq!(limit(ErrorKind::ImageNotFound), 0);
     }
 
     #[test]

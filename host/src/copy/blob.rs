@@ -1,4 +1,6 @@
 //! One blob's way from source to destination: read, verify, change, hash, write.
+//!
+//! A blob that is not changed goes the way in `keep`, which goes on where either side broke off.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -154,7 +156,7 @@ impl BlobCopy<'_> {
         })
     }
 
-    fn begin(&self, digest: Option<&Digest>) -> Result<Option<Box<dyn BlobWriter>>> {
+    pub(super) fn begin(&self, digest: Option<&Digest>) -> Result<Option<Box<dyn BlobWriter>>> {
         let incoming = BlobIncoming {
             digest: digest.cloned(),
             size: digest.and(self.blob.size),
@@ -165,7 +167,7 @@ impl BlobCopy<'_> {
         self.destination.put_blob(&incoming).map_err(|error| self.writing(error))
     }
 
-    fn open(&self) -> Result<Blob> {
+    pub(super) fn open(&self) -> Result<Blob> {
         embedded::open(self.source, self.blob).map_err(|error| self.reading(error))
     }
 
@@ -173,7 +175,7 @@ impl BlobCopy<'_> {
     fn look(&self, mut reader: Box<dyn BlobReader>) -> Result<(Option<Compression>, Started)> {
         let mut start = Vec::new();
         if self.rules.is_none() {
-            return Ok((None, Started { reader, start }));
+            return Ok((None, Started { reader, start, from: 0 }));
         }
         let mut first = [0; 8];
         if let Some(extent) = reader.extent() {
@@ -181,7 +183,10 @@ impl BlobCopy<'_> {
             let count = rustix::io::pread(extent.file, &mut first[..want], extent.offset).map_err(
                 |error| self.reading(Error::io("cannot read the blob's file", error.into())),
             )?;
-            return Ok((Some(Compression::detect(&first[..count])), Started { reader, start }));
+            return Ok((
+                Some(Compression::detect(&first[..count])),
+                Started { reader, start, from: 0 },
+            ));
         }
         while start.len() < 8 {
             let count = reader.read(&mut first).map_err(|error| self.reading(error))?;
@@ -190,7 +195,7 @@ impl BlobCopy<'_> {
             }
             start.extend_from_slice(&first[..count]);
         }
-        Ok((Some(Compression::detect(&start)), Started { reader, start }))
+        Ok((Some(Compression::detect(&start)), Started { reader, start, from: 0 }))
     }
 
     fn keep(
@@ -201,6 +206,13 @@ impl BlobCopy<'_> {
         mut writer: Box<dyn BlobWriter>,
     ) -> Result<BlobCopied> {
         let verifier = Verifier::new(&self.blob.digest, size);
+        let files = started.reader.extent().is_some() && writer.file().is_some();
+        if !self.needs_diff_id && !files {
+            return match self.keep_streaming(started, verifier, writer)? {
+                Some(count) => Ok(self.kept(count, found, None)),
+                None => self.had(),
+            };
+        }
         let (count, diff_id) = if self.needs_diff_id {
             let (count, diff_id) =
                 self.stream_with_diff_id(started, verifier, found, &mut *writer)?;
@@ -213,40 +225,27 @@ impl BlobCopy<'_> {
                 })?;
             (count, None)
         } else {
-            (self.stream(started, verifier, &mut *writer)?, None)
+            unreachable!("both sides were just seen to be files")
         };
         let sums =
             BlobSums { digest: self.blob.digest.clone(), size: count, diff_id: diff_id.clone() };
         writer.finish(&sums).map_err(|error| self.writing(error))?;
-        Ok(BlobCopied {
-            digest: sums.digest,
-            size: count,
+        Ok(self.kept(count, found, diff_id))
+    }
+
+    fn kept(&self, size: u64, found: Option<Compression>, diff_id: Option<Digest>) -> BlobCopied {
+        BlobCopied {
+            digest: self.blob.digest.clone(),
+            size,
             found,
             action: Action::Keep,
             diff_id,
             reused: false,
-        })
+        }
     }
 
-    /// Reads in one thread, verifies and writes in this one.
-    fn stream(
-        &self,
-        started: Started,
-        mut verifier: Verifier<'_>,
-        writer: &mut dyn BlobWriter,
-    ) -> Result<u64> {
-        std::thread::scope(|scope| {
-            let mut input = self.pump(scope, started);
-            while let Some(chunk) = input.next_chunk().map_err(|error| self.reading(error))? {
-                verifier.update(&chunk).map_err(|error| self.reading(error))?;
-                writer.write(&chunk).map_err(|error| self.writing(error))?;
-                input.recycle(chunk);
-            }
-            verifier.finish().map_err(|error| self.reading(error))
-        })
-    }
-
-    /// As [`Self::stream`], and hashes the uncompressed bytes beside it.
+    /// Reads in one thread, verifies and writes in this one, and hashes the uncompressed bytes beside
+    /// it.
     fn stream_with_diff_id(
         &self,
         started: Started,
@@ -321,7 +320,7 @@ impl BlobCopy<'_> {
     }
 
     /// Starts the stage that reads the source.
-    fn pump<'scope>(
+    pub(super) fn pump<'scope>(
         &'scope self,
         scope: &'scope std::thread::Scope<'scope, '_>,
         started: Started,
@@ -332,7 +331,7 @@ impl BlobCopy<'_> {
                 self.source,
                 self.blob,
                 started.reader,
-                start.get_ref().len() as u64,
+                started.from + start.get_ref().len() as u64,
                 self.counter.clone(),
                 self.retry,
             );
@@ -368,19 +367,19 @@ impl BlobCopy<'_> {
         })
     }
 
-    fn reading(&self, error: Error) -> Error {
+    pub(super) fn reading(&self, error: Error) -> Error {
         self.give_up_after(&error);
         error.context(format!("source: reading {}", self.name))
     }
 
-    fn writing(&self, error: Error) -> Error {
+    pub(super) fn writing(&self, error: Error) -> Error {
         self.give_up_after(&error);
         error.context(format!("destination: writing {}", self.name))
     }
 
     /// After an error that nothing mends, the other side of this blob is not waited for: it may
     /// be a server that sends nothing for a long time.
-    fn give_up_after(&self, error: &Error) {
+    pub(super) fn give_up_after(&self, error: &Error) {
         if matches!(error.kind(), ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::Denied) {
             self.abort.store(true, Ordering::Relaxed);
         }
@@ -388,9 +387,11 @@ impl BlobCopy<'_> {
 }
 
 /// An opened blob, with the bytes that were read from it already.
-struct Started {
-    reader: Box<dyn BlobReader>,
-    start: Vec<u8>,
+pub(super) struct Started {
+    pub reader: Box<dyn BlobReader>,
+    pub start: Vec<u8>,
+    /// Where in the blob those bytes begin.
+    pub from: u64,
 }
 
 /// Verifies what is read through it.

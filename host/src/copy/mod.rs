@@ -20,6 +20,7 @@ mod embedded;
 mod facts;
 mod files;
 mod index;
+mod keep;
 mod pipe;
 mod plan;
 mod progress;
@@ -158,6 +159,8 @@ struct Opened {
     abort: Arc<AtomicBool>,
     /// The top-level manifest.
     top: RawManifest,
+    /// What the destination's reference names now, where that was asked and answered.
+    current: Option<Option<Digest>>,
 }
 
 fn open(
@@ -184,7 +187,30 @@ fn open(
     let opened = retry
         .run("opening the source", || source.reference.open(&source_session))
         .context(|| "source: opening it")?;
-    let top = facts::read_manifest(&*opened, None, &retry)?;
+    let create = || {
+        retry
+            .run("opening the destination", || destination.reference.create(&session(destination)))
+            .context(|| "destination: opening it")
+    };
+    let allowed = policy.check(&source_side.transport, &source_side.names, request.require_signed);
+    // Both sides may be far away: what the destination has is asked while the source is read. What
+    // is wrong with it is said after what is wrong with the source.
+    let (top, created) = std::thread::scope(|scope| {
+        let created = allowed.is_ok().then(|| {
+            scope.spawn(|| {
+                let created = create()?;
+                let current = may_be_there(request).then(|| created.current()).and_then(Result::ok);
+                Ok((created, current))
+            })
+        });
+        let top = facts::read_manifest(&*opened, None, &retry);
+        if top.is_err() {
+            abort.store(true, Ordering::Relaxed);
+        }
+        let panicked = |_| Err(Error::new(ErrorKind::Internal, "opening the destination panicked"));
+        (top, created.map(|created| created.join().unwrap_or_else(panicked)))
+    });
+    let top = top?;
     if let Some(expected) = reference_digest(&source_side.names)
         && !crate::image::digest_matches(&top.bytes, &expected)?
     {
@@ -193,10 +219,8 @@ fn open(
             format!("source: Manifest does not match provided manifest digest {expected}"),
         ));
     }
-    policy.check(&source_side.transport, &source_side.names, request.require_signed)?;
-    let created = retry
-        .run("opening the destination", || destination.reference.create(&session(destination)))
-        .context(|| "destination: opening it")?;
+    allowed?;
+    let (created, current) = created.expect("the destination is opened where the policy allows")?;
     Ok(Opened {
         source: opened,
         source_side,
@@ -205,7 +229,16 @@ fn open(
         host,
         abort,
         top,
+        current,
     })
+}
+
+/// Tells whether the destination may have what is copied already, as far as the request shows.
+fn may_be_there(request: &CopyRequest) -> bool {
+    request.selection == Selection::System
+        && request.format.is_none()
+        && request.layers == LayerRequest::Destination
+        && !request.force_compression
 }
 
 impl Opened {
@@ -222,6 +255,7 @@ impl Opened {
             destination: &*self.destination,
             destination_side: &self.destination_side,
             accepts: self.destination.accepts(),
+            current: self.current.clone(),
             cache,
             progress,
             host: self.host.clone(),

@@ -6,9 +6,9 @@ use diolkos_sdk::{Error, ErrorKind, Host, Result};
 
 use super::progress::{Event, Progress};
 
-/// A registry that limits its clients is asked again this often even if the user wants no retries,
-/// as skopeo does.
-pub(crate) const RATE_LIMIT_TRIES: u32 = 5;
+/// A storage that limits its clients, and says for how long, is asked again this often even if the
+/// user wants no retries.
+const RATE_LIMIT_TRIES: u32 = 5;
 /// A transport that asks for another try at once has learnt something that makes the next one go
 /// otherwise. It gets these tries whatever the user wants.
 const INSTANT_TRIES: u32 = 2;
@@ -39,12 +39,7 @@ impl Retry<'_> {
 
     /// Waits before the next try, or returns the error when there is none.
     pub(super) fn wait(&self, what: &str, tries: u32, error: Error) -> Result<()> {
-        let most = match error.kind() {
-            ErrorKind::Unavailable if error.retry_after() == Some(Duration::ZERO) => {
-                self.times.max(INSTANT_TRIES)
-            }
-            kind => limit(kind, self.times),
-        };
+        let most = limit(&error, self.times);
         if tries >= most {
             return Err(error);
         }
@@ -53,6 +48,11 @@ impl Retry<'_> {
             .or(self.delay)
             .unwrap_or_else(|| Duration::from_secs(1 << tries.min(6)))
             .min(LONGEST_DELAY);
+        self.pause(what, &error, delay)
+    }
+
+    /// Says what is tried again, and waits before that.
+    pub(super) fn pause(&self, what: &str, error: &Error, delay: Duration) -> Result<()> {
         self.progress.event(&Event::Retry {
             what: what.to_owned(),
             why: error.chain().join(": "),
@@ -63,10 +63,14 @@ impl Retry<'_> {
 }
 
 /// Returns how often a step that failed in this way is tried again, where the user wants `times`.
-pub(crate) fn limit(kind: ErrorKind, times: u32) -> u32 {
-    match kind {
-        ErrorKind::RateLimited => times.max(RATE_LIMIT_TRIES),
-        kind if kind.is_transient() => times,
+///
+/// A transport that has tried again itself, and waited as it was asked to, gives an error without a
+/// delay: then it is for the user to want more.
+pub(crate) fn limit(error: &Error, times: u32) -> u32 {
+    match (error.kind(), error.retry_after()) {
+        (ErrorKind::Unavailable, Some(Duration::ZERO)) => times.max(INSTANT_TRIES),
+        (ErrorKind::RateLimited, Some(_)) => times.max(RATE_LIMIT_TRIES),
+        (kind, _) if kind.is_transient() => times,
         _ => 0,
     }
 }
@@ -108,10 +112,18 @@ mod tests {
     fn only_passing_failures_are_tried_again() {
         assert_eq!(tries(ErrorKind::Unavailable, 2), 3);
         assert_eq!(tries(ErrorKind::Unavailable, 0), 1);
-        assert_eq!(tries(ErrorKind::RateLimited, 0), 6);
+        assert_eq!(tries(ErrorKind::RateLimited, 0), 1);
         assert_eq!(tries(ErrorKind::Denied, 9), 1);
         assert_eq!(tries(ErrorKind::Corrupt, 9), 1);
         assert_eq!(tries(ErrorKind::Cancelled, 9), 1);
+    }
+
+    #[test]
+    fn a_storage_that_says_how_long_it_wants_to_be_left_alone_is_asked_again() {
+        let soon =
+            || Error::new(ErrorKind::RateLimited, "no").with_retry_after(Duration::from_millis(1));
+        assert_eq!(tries_of(0, soon), 6);
+        assert_eq!(tries_of(7, soon), 8);
     }
 
     #[test]

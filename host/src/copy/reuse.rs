@@ -25,10 +25,13 @@ impl Copier<'_> {
         {
             return Ok(false);
         }
-        let current = self
-            .retry()
-            .run("manifest", || self.destination.current())
-            .context(|| "destination: looking at what is there")?;
+        let current = match &self.current {
+            Some(current) => current.clone(),
+            None => self
+                .retry()
+                .run("manifest", || self.destination.current())
+                .context(|| "destination: looking at what is there")?,
+        };
         Ok(current.as_ref() == Some(&image.digest))
     }
 

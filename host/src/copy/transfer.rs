@@ -3,8 +3,8 @@
 //! What is decided beforehand is in `facts` and `plan`; what the destination has, in `reuse`; the
 //! manifest's own way, in `write`.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use diolkos_sdk::{
@@ -22,8 +22,12 @@ use crate::cache::BlobCache;
 use crate::compress::Compression;
 use crate::image::{Layer, LayerWritten};
 
-/// Blobs that are copied at the same time unless the user says otherwise; skopeo's number.
+/// Large blobs that are copied at the same time unless the user says otherwise; skopeo's number.
 const PARALLEL: usize = 6;
+/// Blobs of all sizes that are: those of small ones are mostly waiting for an answer.
+const PARALLEL_SMALL: usize = 12;
+/// Up to this size a blob is small, in bytes.
+const SMALL: u64 = 2 << 20;
 
 /// Everything that is the same for all images of one copy.
 pub(super) struct Copier<'a> {
@@ -33,6 +37,8 @@ pub(super) struct Copier<'a> {
     pub destination: &'a dyn Destination,
     pub destination_side: &'a Side,
     pub accepts: Accepts,
+    /// What the destination's reference names, where that is known.
+    pub current: Option<Option<Digest>>,
     pub cache: &'a BlobCache,
     pub progress: &'a dyn Progress,
     pub host: Host,
@@ -141,7 +147,10 @@ impl Copier<'_> {
         let already_there = is_whole
             && image.instance.is_none()
             && !is_converted(image)
-            && self.destination.current()? == Some(image.digest.clone());
+            && match &self.current {
+                Some(current) => current.clone(),
+                None => self.destination.current()?,
+            } == Some(image.digest.clone());
         Ok(ImagePlan {
             digest: image.digest.clone(),
             platform: image.platform.clone(),
@@ -199,7 +208,8 @@ impl Copier<'_> {
         }
         let probably_new = first_asked == Some(false);
         let asked = todo.iter().copied().min();
-        self.in_parallel(&todo, |index| {
+        let is_small = |index: usize| jobs[index].blob.size.is_some_and(|size| size <= SMALL);
+        self.in_parallel(&todo, is_small, |index| {
             let job = &jobs[index];
             // The first one has been asked for above.
             let reused = if Some(index) == asked && probably_new {
@@ -344,22 +354,29 @@ impl Copier<'_> {
 
     /// Runs `work` for each index, on as many threads as blobs may be copied at the same time.
     /// After the first failure no other is begun, and the running ones are stopped.
-    fn in_parallel(&self, todo: &[usize], work: impl Fn(usize) -> Result<()> + Sync) -> Result<()> {
-        let most = self.request.parallel_copies.filter(|count| *count > 0).unwrap_or(PARALLEL);
-        let threads = if self.accepts.parallel_blobs { most.min(todo.len()) } else { 1 };
+    fn in_parallel(
+        &self,
+        todo: &[usize],
+        is_small: impl Fn(usize) -> bool,
+        work: impl Fn(usize) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let given = self.request.parallel_copies.filter(|count| *count > 0);
+        let most = if self.accepts.parallel_blobs { given.unwrap_or(PARALLEL_SMALL) } else { 1 };
+        let threads = most.min(todo.len());
         if threads <= 1 {
             return todo.iter().try_for_each(|index| work(*index));
         }
-        let next = AtomicUsize::new(0);
+        let queue = Mutex::new(Queue::new(todo, given.unwrap_or(PARALLEL), is_small));
         let failure: Mutex<Option<Error>> = Mutex::new(None);
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
-                    while let Some(index) = todo.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let mut turn = lock(&queue).next(None);
+                    while let Some(next) = turn {
                         if self.abort.load(Ordering::Relaxed) {
                             return;
                         }
-                        if let Err(error) = work(*index) {
+                        if let Err(error) = work(next.index) {
                             let mut first = lock(&failure);
                             // The others were stopped because of this one, maybe before it ended.
                             if first.as_ref().is_none_or(|it| it.kind() == ErrorKind::Cancelled) {
@@ -369,6 +386,7 @@ impl Copier<'_> {
                             self.abort.store(true, Ordering::Relaxed);
                             return;
                         }
+                        turn = lock(&queue).next(Some(next));
                     }
                 });
             }
@@ -377,6 +395,41 @@ impl Copier<'_> {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+}
+
+/// Blobs that wait to be copied: only so many large ones are at it at the same time.
+struct Queue {
+    large: VecDeque<usize>,
+    small: VecDeque<usize>,
+    /// Large ones that may be begun.
+    room: usize,
+}
+
+/// A blob that is being copied.
+struct Taken {
+    index: usize,
+    large: bool,
+}
+
+impl Queue {
+    fn new(todo: &[usize], most_large: usize, is_small: impl Fn(usize) -> bool) -> Self {
+        let (small, large) = todo.iter().partition(|index| is_small(**index));
+        Self { large, small, room: most_large }
+    }
+
+    /// Takes the next one after `done`. Who gets none leaves: those that are at work take the rest.
+    fn next(&mut self, done: Option<Taken>) -> Option<Taken> {
+        if done.is_some_and(|done| done.large) {
+            self.room += 1;
+        }
+        if self.room > 0
+            && let Some(index) = self.large.pop_front()
+        {
+            self.room -= 1;
+            return Some(Taken { index, large: true });
+        }
+        self.small.pop_front().map(|index| Taken { index, large: false })
     }
 }
 
@@ -412,4 +465,24 @@ fn jobs<'a>(image: &'a Image<'_>) -> Vec<Job<'a>> {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_blobs_leave_room_for_small_ones_and_all_are_taken() {
+        let mut queue = Queue::new(&[9, 8, 7, 1, 2, 3], 2, |index| index < 5);
+        let mut take = |done| queue.next(done);
+        let (first, second) = (take(None).unwrap(), take(None).unwrap());
+        assert_eq!((first.index, second.index), (9, 8));
+        let third = take(None).unwrap();
+        assert_eq!((third.index, third.large), (1, false), "two large ones are enough");
+        let fourth = take(Some(first)).unwrap();
+        assert_eq!((fourth.index, fourth.large), (7, true));
+        assert_eq!(take(Some(third)).map(|taken| taken.index), Some(2));
+        assert_eq!(take(Some(second)).map(|taken| taken.index), Some(3));
+        assert!(take(Some(fourth)).is_none());
+    }
 }

@@ -4,11 +4,13 @@ use diolkos_sdk::{Algorithm, Digest, Error, ErrorKind, Result};
 use sha2::{Digest as _, Sha256, Sha512};
 
 /// Computes a digest and counts bytes.
+#[derive(Clone)]
 pub(super) struct Hasher {
     state: State,
     size: u64,
 }
 
+#[derive(Clone)]
 enum State {
     Sha256(Sha256),
     Sha512(Box<Sha512>),
@@ -44,6 +46,7 @@ impl Hasher {
 }
 
 /// Checks bytes against the digest and the size they were asked by.
+#[derive(Clone)]
 pub(super) struct Verifier<'a> {
     hasher: Hasher,
     expected: &'a Digest,
@@ -54,6 +57,11 @@ impl<'a> Verifier<'a> {
     /// Starts checking; an unknown size is not checked.
     pub(super) fn new(expected: &'a Digest, size: Option<u64>) -> Self {
         Self { hasher: Hasher::new(expected.algorithm()), expected, size }
+    }
+
+    /// Returns how many bytes were added.
+    pub(super) fn position(&self) -> u64 {
+        self.hasher.size
     }
 
     /// Adds bytes.

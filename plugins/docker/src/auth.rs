@@ -1,26 +1,30 @@
 //! Who we are: answers to a registry's challenge.
 //!
-//! Nothing is sent before a registry asks. Then the challenge is kept, and tokens are kept for
-//! each set of scopes until they run out. Secrets stand in headers marked as sensitive and appear
-//! in no message.
+//! Nothing is sent before a registry asks, and nothing is read either: files and helper programs are
+//! asked for credentials when a challenge needs them. Then the challenge is kept, and tokens are
+//! kept for each set of scopes until they run out. Secrets stand in headers marked as sensitive, or
+//! in the body of a form, and appear in no message.
 //!
 //! # Source
-//! The token specification of the distribution project; RFC 7617.
+//! The token specification of the distribution project, and its OAuth2 part; RFC 7617.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use diolkos_sdk::{Error, ErrorKind, Host, Result};
-use reqwest::header::HeaderValue;
-use reqwest::{StatusCode, Url};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::challenge::Challenge;
 use crate::client::Client;
-use crate::message;
+use crate::config::places::Places;
+use crate::credentials::{Found, Identity, Lookup};
+use crate::message::{self, Payload, Request, Response, Target};
 use crate::options::{Credentials, Options, Secret};
 
 /// A token is good for at least this long, whatever its server says.
@@ -30,15 +34,41 @@ const SLACK: Duration = Duration::from_secs(5);
 /// The largest answer of a token server that is read.
 const MAX_ANSWER: usize = 1024 * 1024;
 
-/// The state of authentication with one registry.
+/// What a token server takes us for when it wants to know.
+const CLIENT_ID: &str = "diolkos";
+
+/// A registry's challenge, shared by all who use the registry.
+pub(crate) type SharedChallenge = Arc<Mutex<Option<Challenge>>>;
+
+/// Which credentials there are for a place, and where they come from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Purse {
+    /// What the user gave on the command line; `None` is on purpose.
+    Given(Option<Credentials>),
+    /// What files and helper programs know of `registry/namespace/repository`.
+    Files { key: String, places: Places, auth_file: Option<PathBuf>, helpers: Vec<String> },
+}
+
+/// Authentication with one registry for one repository.
 pub(crate) struct Auth {
-    credentials: Option<Credentials>,
+    purse: Purse,
+    /// What the purse held, once somebody looked.
+    known: Mutex<Option<Arc<Known>>>,
     registry_token: Option<Secret>,
-    challenge: Mutex<Option<Challenge>>,
+    challenge: SharedChallenge,
     /// Locked while a token is asked for, so that it is asked for once.
     tokens: tokio::sync::Mutex<HashMap<String, Token>>,
-    warnings: Mutex<HashSet<String>>,
 }
+
+struct Known {
+    identity: Option<Identity>,
+    /// For messages: where the credentials came from, or that there are none.
+    origin: String,
+}
+
+/// Says, in a message about a refusal, which credentials were refused.
+#[derive(Clone)]
+pub(crate) struct Provenance(pub String);
 
 struct Token {
     text: Secret,
@@ -62,25 +92,39 @@ enum Origin {
 }
 
 impl Auth {
-    pub fn new(options: &Options) -> Self {
+    pub fn new(purse: Purse, options: &Options, challenge: SharedChallenge) -> Self {
         Self {
-            credentials: options.credentials.clone(),
+            purse,
+            known: Mutex::default(),
             registry_token: options.registry_token.clone(),
-            challenge: Mutex::default(),
+            challenge,
             tokens: tokio::sync::Mutex::default(),
-            warnings: Mutex::default(),
         }
     }
 
-    /// Tells whether there is anything to answer a challenge with but an anonymous token.
-    pub fn has_credentials(&self) -> bool {
-        self.credentials.is_some() || self.registry_token.is_some()
+    /// Looks into the purse, once. Helper programs may take their time.
+    fn known(&self, host: &Host) -> Result<Arc<Known>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = &*known {
+            return Ok(known.clone());
+        }
+        let found = Arc::new(tokio::task::block_in_place(|| self.purse.open(host))?);
+        *known = Some(found.clone());
+        Ok(found)
     }
 
-    /// Tells whether a registry's warning is new.
-    pub fn first_time(&self, warning: &str) -> bool {
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        warnings.insert(warning.to_owned())
+    /// Tells whether there is anything to answer a challenge with but an anonymous token.
+    pub fn has_credentials(&self, host: &Host) -> Result<bool> {
+        Ok(self.registry_token.is_some() || self.known(host)?.identity.is_some())
+    }
+
+    /// Says which credentials are in use, without what is secret.
+    pub fn provenance(&self, host: &Host) -> Provenance {
+        Provenance(match (&self.registry_token, self.known(host)) {
+            (Some(_), _) => "the token on the command line was used".to_owned(),
+            (None, Ok(known)) => known.origin.clone(),
+            (None, Err(error)) => error.chain().join(": "),
+        })
     }
 
     fn challenge(&self) -> Option<Challenge> {
@@ -96,7 +140,10 @@ impl Auth {
     ) -> Result<Option<Authorization>> {
         let Some(challenge) = self.challenge() else { return Ok(None) };
         if challenge.scheme == "basic" {
-            return self.credentials.as_ref().map(basic).transpose();
+            return match &self.known(host)?.identity {
+                Some(Identity::Password(credentials)) => basic(credentials).map(Some),
+                _ => Ok(None),
+            };
         }
         if let Some(token) = &self.registry_token {
             return Ok(Some(bearer(token, Origin::Given)?));
@@ -122,11 +169,16 @@ impl Auth {
         challenges: Vec<Challenge>,
         used: Option<Authorization>,
         scopes: &mut Vec<String>,
-    ) -> bool {
-        let Some(challenge) = challenges.into_iter().find(|challenge| self.can_answer(challenge))
-        else {
-            return false;
-        };
+        host: &Host,
+    ) -> Result<bool> {
+        let mut answerable = None;
+        for challenge in challenges {
+            if self.can_answer(&challenge, host)? {
+                answerable = Some(challenge);
+                break;
+            }
+        }
+        let Some(challenge) = answerable else { return Ok(false) };
         let is_basic = challenge.scheme == "basic";
         let missing = challenge
             .get("scope")
@@ -137,7 +189,7 @@ impl Auth {
             })
             .map(str::to_owned);
         *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge);
-        match used.map(|used| used.origin) {
+        Ok(match used.map(|used| used.origin) {
             None => true,
             Some(Origin::Basic) => !is_basic,
             Some(Origin::Given) => is_basic,
@@ -149,15 +201,15 @@ impl Auth {
                 self.tokens.lock().await.remove(&scopes.join(" "));
                 !fresh || is_basic
             }
-        }
+        })
     }
 
-    fn can_answer(&self, challenge: &Challenge) -> bool {
-        match challenge.scheme.as_str() {
-            "basic" => self.credentials.is_some(),
+    fn can_answer(&self, challenge: &Challenge, host: &Host) -> Result<bool> {
+        Ok(match challenge.scheme.as_str() {
+            "basic" => matches!(self.known(host)?.identity, Some(Identity::Password(_))),
             "bearer" => true,
             _ => false,
-        }
+        })
     }
 
     async fn request_token(
@@ -167,19 +219,49 @@ impl Auth {
         challenge: &Challenge,
         scopes: &[String],
     ) -> Result<Token> {
-        let credentials = self.credentials.as_ref();
-        let username = credentials.map(|credentials| credentials.username.as_str());
-        let url = token_url(challenge, username, scopes)?;
-        let complete = credentials.filter(|credentials| !credentials.password.reveal().is_empty());
-        let authorization = complete.map(basic).transpose()?;
+        let known = self.known(host)?;
+        let realm = realm(challenge)?;
         let asked = Instant::now();
-        let response = client
-            .send_elsewhere(host, url, authorization.as_ref())
-            .await
-            .map_err(|error| error.context("requesting a bearer token"))?;
+        let service = challenge.get("service").unwrap_or_default();
+        let response = match &known.identity {
+            Some(Identity::Token(token)) => {
+                let form = Form::new("refresh_token", service, scopes)
+                    .with("refresh_token", token.reveal());
+                self.ask(client, host, form.request(realm), None).await?
+            }
+            identity => {
+                let credentials = match identity {
+                    Some(Identity::Password(credentials)) => Some(credentials),
+                    _ => None,
+                };
+                let username = credentials.map(|credentials| credentials.username.as_str());
+                let url = token_url(realm.clone(), service, username, scopes);
+                let complete =
+                    credentials.filter(|credentials| !credentials.password.reveal().is_empty());
+                let authorization = complete.map(basic).transpose()?;
+                let request = Request::new(Method::GET, Target::Url(url));
+                let response = self.ask(client, host, request, authorization.as_ref()).await?;
+                match complete {
+                    // Some servers know the newer way only.
+                    Some(credentials)
+                        if matches!(
+                            response.status(),
+                            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_FOUND
+                        ) =>
+                    {
+                        message::drain(response).await;
+                        let form = Form::new("password", service, scopes)
+                            .with("username", &credentials.username)
+                            .with("password", credentials.password.reveal());
+                        self.ask(client, host, form.request(realm), None).await?
+                    }
+                    _ => response,
+                }
+            }
+        };
         let status = response.status();
         if status != StatusCode::OK {
-            return Err(refusal(status, message::failure(response).await));
+            return Err(refusal(status, message::failure(response).await, &known.origin));
         }
         let body = message::body(response, MAX_ANSWER).await?;
         let answer: Answer = serde_json::from_slice(&body).map_err(|error| {
@@ -201,6 +283,91 @@ impl Auth {
             expires: asked + life.min(Duration::from_secs(86_400)),
         })
     }
+
+    async fn ask(
+        &self,
+        client: &Client,
+        host: &Host,
+        request: Request,
+        authorization: Option<&Authorization>,
+    ) -> Result<Response> {
+        client
+            .send_elsewhere(host, request, authorization)
+            .await
+            .map_err(|error| error.context("requesting a bearer token"))
+    }
+}
+
+impl Purse {
+    fn open(&self, host: &Host) -> Result<Known> {
+        let (key, places, auth_file, helpers) = match self {
+            Self::Given(Some(credentials)) => {
+                return Ok(Known {
+                    identity: Some(Identity::Password(credentials.clone())),
+                    origin: "the credentials on the command line were used".to_owned(),
+                });
+            }
+            Self::Given(None) => {
+                return Ok(Known {
+                    identity: None,
+                    origin: "no credentials were used, as the command line says".to_owned(),
+                });
+            }
+            Self::Files { key, places, auth_file, helpers } => (key, places, auth_file, helpers),
+        };
+        let lookup =
+            Lookup { places, auth_file: auth_file.as_deref(), compat_auth_file: None, helpers };
+        Ok(match lookup.find(key, &|note| host.debug(note))? {
+            Some(Found { identity, origin }) => {
+                host.debug(format!("credentials for {key}: {origin}"));
+                Known {
+                    identity: Some(identity),
+                    origin: format!("the credentials of {origin} were used"),
+                }
+            }
+            None => {
+                let searched: Vec<String> =
+                    lookup.searched().iter().map(|path| path.display().to_string()).collect();
+                Known {
+                    identity: None,
+                    origin: format!(
+                        "no credentials for {key} were found in {}",
+                        searched.join(", ")
+                    ),
+                }
+            }
+        })
+    }
+}
+
+/// The form that the newer kind of token servers takes.
+struct Form(Vec<(&'static str, String)>);
+
+impl Form {
+    fn new(grant: &str, service: &str, scopes: &[String]) -> Self {
+        let form = Self(Vec::new())
+            .with("grant_type", grant)
+            .with("service", service)
+            .with("client_id", CLIENT_ID);
+        if scopes.is_empty() { form } else { form.with("scope", &scopes.join(" ")) }
+    }
+
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.0.push((name, value.to_owned()));
+        self
+    }
+
+    fn request(&self, realm: Url) -> Request {
+        // The query of a URL is written in the same way as a form.
+        let mut url = Url::parse("form:").expect("it has a scheme");
+        url.query_pairs_mut().extend_pairs(&self.0);
+        let body = url.query().unwrap_or_default().to_owned();
+        let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+        Request::new(Method::POST, Target::Url(realm))
+            .header(CONTENT_TYPE, form)
+            .payload(Payload::Bytes(body.into()))
+            .confidential()
+    }
 }
 
 /// What a token server answers.
@@ -219,15 +386,19 @@ fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u
     Ok(value.as_f64().map(|seconds| seconds.clamp(0.0, 1e9) as u64))
 }
 
-fn refusal(status: StatusCode, error: Error) -> Error {
+fn refusal(status: StatusCode, error: Error, origin: &str) -> Error {
+    let used = |error: Error| {
+        let kind = error.kind();
+        error.with_source(Error::new(kind, origin.to_owned()))
+    };
     match status {
         StatusCode::UNAUTHORIZED => Error::new(
             ErrorKind::Unauthorized,
             "unable to retrieve auth token: invalid username/password",
         )
-        .with_source(error),
+        .with_source(used(error)),
         StatusCode::FORBIDDEN => {
-            Error::new(ErrorKind::Denied, "unable to retrieve auth token").with_source(error)
+            Error::new(ErrorKind::Denied, "unable to retrieve auth token").with_source(used(error))
         }
         StatusCode::TOO_MANY_REQUESTS => error.context("too many requests to registry"),
         _ => {
@@ -238,13 +409,13 @@ fn refusal(status: StatusCode, error: Error) -> Error {
     }
 }
 
-/// Returns where to get a token: the realm, with its own parameters and ours.
-fn token_url(challenge: &Challenge, username: Option<&str>, scopes: &[String]) -> Result<Url> {
+/// Returns where a challenge says that tokens are.
+fn realm(challenge: &Challenge) -> Result<Url> {
     let realm = challenge
         .get("realm")
         .filter(|realm| !realm.is_empty())
         .ok_or_else(|| Error::new(ErrorKind::Corrupt, "missing realm in bearer auth challenge"))?;
-    let mut url = Url::parse(realm)
+    Url::parse(realm)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
         .ok_or_else(|| {
@@ -252,7 +423,11 @@ fn token_url(challenge: &Challenge, username: Option<&str>, scopes: &[String]) -
                 ErrorKind::Corrupt,
                 format!("invalid realm in bearer auth challenge: {realm:?}"),
             )
-        })?;
+        })
+}
+
+/// Returns where to get a token: the realm, with its own parameters and ours.
+fn token_url(mut url: Url, service: &str, username: Option<&str>, scopes: &[String]) -> Url {
     let mut pairs: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     let mut add = |name: &str, value: &str| {
         if !value.is_empty() {
@@ -260,13 +435,13 @@ fn token_url(challenge: &Challenge, username: Option<&str>, scopes: &[String]) -
         }
     };
     add("account", username.unwrap_or_default());
-    add("service", challenge.get("service").unwrap_or_default());
+    add("service", service);
     for scope in scopes {
         add("scope", scope);
     }
     pairs.sort_by(|(left, _), (right, _)| left.cmp(right));
     url.query_pairs_mut().clear().extend_pairs(pairs);
-    Ok(url)
+    url
 }
 
 fn basic(credentials: &Credentials) -> Result<Authorization> {
@@ -297,15 +472,30 @@ mod tests {
             &crate::challenge::parse(r#"Bearer realm="https://a.example/t?z=1&b=2",service="s t""#)
                 [0];
         let scopes = ["repository:x:pull,push".to_owned(), "repository:y:pull".to_owned()];
+        let service = challenge.get("service").unwrap();
         assert_eq!(
-            token_url(challenge, Some("me"), &scopes).unwrap().as_str(),
+            token_url(realm(challenge).unwrap(), service, Some("me"), &scopes).as_str(),
             "https://a.example/t?account=me&b=2&scope=repository%3Ax%3Apull%2Cpush\
              &scope=repository%3Ay%3Apull&service=s+t&z=1"
         );
         for bad in ["Bearer service=x", r#"Bearer realm="file:///x""#, r#"Bearer realm="x""#] {
             let challenge = &crate::challenge::parse(bad)[0];
-            assert_eq!(token_url(challenge, None, &[]).unwrap_err().kind(), ErrorKind::Corrupt);
+            assert_eq!(realm(challenge).unwrap_err().kind(), ErrorKind::Corrupt);
         }
+    }
+
+    #[test]
+    fn a_form_holds_what_is_secret_in_its_body() {
+        let form = Form::new("password", "s t", &["repository:x:pull".to_owned()])
+            .with("username", "me")
+            .with("password", "hu&sh");
+        let request = form.request(Url::parse("https://a.example/t").unwrap());
+        let Payload::Bytes(body) = &request.payload else { panic!("a form has a body") };
+        assert_eq!(
+            std::str::from_utf8(body).unwrap(),
+            "grant_type=password&service=s+t&client_id=diolkos&scope=repository%3Ax%3Apull\
+             &username=me&password=hu%26sh"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
     Accepts, BlobIncoming, BlobWanted, BlobWriter, Committed, Descriptor, Destination, Digest,
-    Error, ErrorKind, LayerForm, Location, RawManifest, Result, ResultExt, TopLevel,
+    Error, ErrorKind, LayerForm, Location, RawManifest, Result, ResultExt, TopLevel, resume,
 };
 use reqwest::header::{CONTENT_LENGTH, HeaderValue};
 use reqwest::{Method, StatusCode};
@@ -73,6 +73,8 @@ impl DockerDestination {
                 self.absent().insert(digest.clone());
                 Ok(Found::No)
             }
+            // Some registries, and proxies before them, know no HEAD: the upload finds out.
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => Ok(Found::No),
             _ => Err(message::failure(response).await.context(format!(
                 "checking whether a blob {digest} exists in {}",
                 self.repository.name.name()
@@ -212,7 +214,9 @@ impl Destination for DockerDestination {
             let response = self.repository.send(request).await?;
             match response.status() {
                 StatusCode::OK => Ok(content_digest(response.headers())),
-                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => Ok(None),
+                StatusCode::NOT_FOUND
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::NOT_IMPLEMENTED => Ok(None),
                 _ => Err(message::failure(response).await.context(format!(
                     "reading manifest {what} in {}",
                     self.repository.name.name()
@@ -226,6 +230,13 @@ impl Destination for DockerDestination {
     }
 
     fn put_blob(&self, blob: &BlobIncoming) -> Result<Option<Box<dyn BlobWriter>>> {
+        if let Some(digest) = &blob.digest
+            && let Some((location, received)) = self.uploads.take_resumable(digest)
+        {
+            let (uploads, digest) = (self.uploads.clone(), digest.clone());
+            let upload = Upload::resumed(uploads, location, received, digest, blob.size);
+            return Ok(Some(Box::new(upload)));
+        }
         let location = match &blob.digest {
             // Where the digest comes last, the upload begins with the first bytes.
             None => None,
@@ -262,6 +273,10 @@ impl Destination for DockerDestination {
                 Err(rejection(response).await)
             })
             .context(|| format!("uploading manifest {what} to {}", self.repository.name.name()))
+    }
+
+    fn extension(&self, name: &str, input: &[u8]) -> Option<Result<Vec<u8>>> {
+        resume::answer(name, input, |digest| self.repository.block_on(self.uploads.resume(digest)))
     }
 
     fn commit(self: Box<Self>, top: &TopLevel) -> Result<Committed> {

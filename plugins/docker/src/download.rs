@@ -11,7 +11,7 @@ use diolkos_sdk::{BlobReader, Result};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::message::{self, Response};
+use crate::message::{self, Pace, Response};
 use crate::registry::Repository;
 
 /// How many bytes are handed over at a time, unless the body ends before.
@@ -31,17 +31,18 @@ impl Download {
     /// Starts to read the body of an answer. Must be called within the runtime.
     pub fn start(repository: &Repository, response: Response) -> Self {
         let (sender, batches) = mpsc::channel(BATCHES);
-        let task = tokio::spawn(pump(response, sender)).abort_handle();
+        let pace = Pace::new(repository.idle_timeout);
+        let task = tokio::spawn(pump(response, pace, sender)).abort_handle();
         Self { repository: repository.clone(), batches, chunks: VecDeque::new(), task }
     }
 }
 
-async fn pump(mut response: Response, batches: mpsc::Sender<Result<Vec<Bytes>>>) {
+async fn pump(mut response: Response, mut pace: Pace, batches: mpsc::Sender<Result<Vec<Bytes>>>) {
     let url = response.url().clone();
     loop {
         let (mut batch, mut length) = (Vec::new(), 0);
         let end = loop {
-            match message::next_chunk(&mut response, &url).await {
+            match message::next_chunk(&mut response, &url, &mut pace).await {
                 Ok(Some(chunk)) => {
                     length += chunk.len();
                     batch.push(chunk);

@@ -21,6 +21,7 @@ use rustls::{AlertDescription, CertificateError};
 use serde_json::Value;
 
 use crate::challenge::Challenge;
+use crate::gate::LONGEST_PAUSE;
 
 /// How many bytes of an unexpected body are shown.
 const BODY_SHOWN: usize = 50;
@@ -116,12 +117,15 @@ pub(crate) fn of_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) 
     if matches!(kind, ErrorKind::RateLimited | ErrorKind::Unavailable)
         && let Some(delay) = retry_after(headers)
     {
+        if delay > LONGEST_PAUSE {
+            // Nobody waits for that: it is for the user to come back.
+            let text = span(delay);
+            return error.with_hint(format!("the registry asks to be left alone for {text}"));
+        }
         error = error.with_retry_after(delay);
     }
     match status.as_u16() {
-        401 => {
-            error.with_hint("give credentials that the registry knows, for instance with --creds")
-        }
+        401 => error.with_hint("log in with the `login` command, or give credentials with --creds"),
         413 => error.with_hint("the registry, or a proxy before it, limits the size of uploads"),
         _ if entry.is_none() && status.is_client_error() && looks_like_html(body) => {
             error.with_hint("the answer is a web page: check that the host is a container registry")
@@ -176,6 +180,16 @@ fn kind(status: StatusCode, entry: Option<&Entry>) -> ErrorKind {
 /// Tells whether a registry named one of these codes.
 pub(crate) fn has_code(status: StatusCode, body: &[u8], codes: &[&str]) -> bool {
     Entry::of(status, body).is_some_and(|entry| codes.contains(&entry.code.as_str()))
+}
+
+/// Writes a long time for people.
+fn span(time: Duration) -> String {
+    let minutes = time.as_secs().div_ceil(60);
+    match (minutes / 60, minutes % 60) {
+        (0, minutes) => format!("{minutes} minutes"),
+        (hours, 0) => format!("{hours} h"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
 }
 
 fn quoted(body: &[u8]) -> String {
@@ -495,6 +509,9 @@ mod tests {
         let text = date.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
         let delay = respond(503, &[("retry-after", &text)], "").retry_after().unwrap();
         assert!((80..=90).contains(&delay.as_secs()), "{delay:?}");
+        let error = respond(429, &[("retry-after", "7200")], "");
+        assert_eq!(error.retry_after(), None);
+        assert!(error.hint().unwrap().contains("for 2 h"), "{:?}", error.hint());
         let past = "Wed, 21 Oct 2015 07:28:00 GMT";
         for useless in [past, "-1", "soon", ""] {
             assert_eq!(respond(429, &[("retry-after", useless)], "").retry_after(), None);

@@ -2,19 +2,22 @@
 //!
 //! Sending is in [`crate::client`]; what an answer's status means, with the caller.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use diolkos_sdk::{Error, ErrorKind, Result};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 
+use crate::auth::Provenance;
 use crate::errors;
 
 pub(crate) use reqwest::Response;
 
 /// How long the beginning of an answer, or its next bytes, may take.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes a second below which a sender is taken for one that has stopped.
+const LEAST_SPEED: u64 = 512;
 /// How much of an answer that nobody wants is read so that its connection can be used again.
 const DRAINED: u64 = 16 * 1024;
 /// How much of the body of an error is read.
@@ -48,6 +51,11 @@ pub(crate) struct Request {
     pub scopes: Vec<String>,
     pub credentials: bool,
     pub patience: Option<Duration>,
+    /// Whether it is part of an upload: where it fails, what arrived is found out before more is
+    /// sent.
+    pub part_of_upload: bool,
+    /// Whether its body must go nowhere else.
+    pub confidential: bool,
 }
 
 impl Request {
@@ -60,7 +68,14 @@ impl Request {
             scopes: Vec::new(),
             credentials: true,
             patience: Some(IDLE_TIMEOUT),
+            part_of_upload: false,
+            confidential: false,
         }
+    }
+
+    /// Tells whether it can be sent again as it is.
+    pub fn is_repeatable(&self) -> bool {
+        !self.part_of_upload && matches!(self.payload, Payload::Empty | Payload::Bytes(_))
     }
 
     /// Adds a header; one of the same name stays.
@@ -85,6 +100,18 @@ impl Request {
     /// Sends no credentials, wherever this goes.
     pub fn anonymous(mut self) -> Self {
         self.credentials = false;
+        self
+    }
+
+    /// Follows no redirect: the body holds a secret for the one who was asked.
+    pub fn confidential(mut self) -> Self {
+        self.confidential = true;
+        self
+    }
+
+    /// Marks a part of an upload, which is not simply sent again.
+    pub fn part_of_upload(mut self) -> Self {
+        self.part_of_upload = true;
         self
     }
 
@@ -125,6 +152,7 @@ pub(crate) async fn drain(mut response: Response) {
 /// [`ErrorKind::Corrupt`] when it is longer; what the connection says.
 pub(crate) async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>> {
     let url = response.url().clone();
+    let mut pace = Pace::new(IDLE_TIMEOUT);
     let too_long = || {
         Error::new(
             ErrorKind::Corrupt,
@@ -135,7 +163,7 @@ pub(crate) async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>
         return Err(too_long());
     }
     let mut bytes = Vec::new();
-    while let Some(chunk) = next_chunk(&mut response, &url).await? {
+    while let Some(chunk) = next_chunk(&mut response, &url, &mut pace).await? {
         if bytes.len() + chunk.len() > limit {
             return Err(too_long());
         }
@@ -144,13 +172,50 @@ pub(crate) async fn body(mut response: Response, limit: usize) -> Result<Vec<u8>
     Ok(bytes)
 }
 
+/// Notices a sender that sends, but next to nothing.
+///
+/// Only the time that we wait for it counts: a slow receiver is not the sender's fault.
+pub(crate) struct Pace {
+    /// How long the next bytes may take.
+    idle: Duration,
+    waited: Duration,
+    received: u64,
+}
+
+impl Pace {
+    pub fn new(idle: Duration) -> Self {
+        Self { idle, waited: Duration::ZERO, received: 0 }
+    }
+
+    /// Counts bytes that were waited for; returns whether they come too slowly.
+    fn is_too_slow(&mut self, waited: Duration, received: usize) -> bool {
+        self.waited += waited;
+        self.received += received as u64;
+        if self.waited < self.idle {
+            return false;
+        }
+        let slow = self.received < LEAST_SPEED * self.waited.as_secs();
+        (self.waited, self.received) = (Duration::ZERO, 0);
+        slow
+    }
+}
+
 /// Waits for the next bytes of an answer.
-pub(crate) async fn next_chunk(response: &mut Response, url: &Url) -> Result<Option<Bytes>> {
-    match tokio::time::timeout(IDLE_TIMEOUT, response.chunk()).await {
+pub(crate) async fn next_chunk(
+    response: &mut Response,
+    url: &Url,
+    pace: &mut Pace,
+) -> Result<Option<Bytes>> {
+    let begun = Instant::now();
+    match tokio::time::timeout(pace.idle, response.chunk()).await {
+        Ok(Ok(Some(chunk))) if pace.is_too_slow(begun.elapsed(), chunk.len()) => Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("{} sent less than {LEAST_SPEED} bytes a second", errors::redact(url)),
+        )),
         Ok(result) => result.map_err(|error| errors::of_transport(&Method::GET, url, &error)),
         Err(_) => Err(Error::new(
             ErrorKind::Unavailable,
-            format!("{} sent nothing for {} seconds", errors::redact(url), IDLE_TIMEOUT.as_secs()),
+            format!("{} sent nothing for {} seconds", errors::redact(url), pace.idle.as_secs()),
         )),
     }
 }
@@ -175,12 +240,27 @@ pub(crate) async fn failure_with_body(mut response: Response) -> (Error, Vec<u8>
     };
     // An answer that breaks off is still an answer: its status is known.
     let _ = tokio::time::timeout(Duration::from_secs(10), read).await;
-    (errors::of_response(status, &headers, &bytes), bytes)
+    let mut error = errors::of_response(status, &headers, &bytes);
+    if let Some(Provenance(origin)) = response.extensions().get() {
+        let origin = Error::new(error.kind(), origin.clone());
+        error = error.with_source(origin);
+    }
+    (error, bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sender_that_trickles_is_noticed_and_a_slow_receiver_is_not_its_fault() {
+        let second = Duration::from_secs(1);
+        let mut pace = Pace::new(10 * second);
+        assert!((0..9).all(|_| !pace.is_too_slow(second, 1)));
+        assert!(pace.is_too_slow(second, 1));
+        assert!((0..100).all(|_| !pace.is_too_slow(second, 600)));
+        assert!((0..100).all(|_| !pace.is_too_slow(Duration::ZERO, 1)));
+    }
 
     #[test]
     fn a_location_is_relative_or_absolute_and_always_http() {

@@ -1,12 +1,16 @@
 //! The options of plugin.toml, parsed.
 //!
-//! Nothing secret can be printed: passwords and tokens are [`Secret`]s. Credentials from files and
-//! helper programs will join here, as further ways to fill [`Options::credentials`].
+//! Nothing secret can be printed: passwords and tokens are [`Secret`]s. What is not given here comes
+//! from the files of [`crate::config`] and [`crate::credentials`].
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use diolkos_sdk::{Error, ErrorKind, Result, Session};
+
+/// How long the beginning of an answer, or its next bytes, may take unless something else is said.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -36,19 +40,33 @@ pub(crate) struct Credentials {
     pub password: Secret,
 }
 
+impl Credentials {
+    pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { username: username.into(), password: Secret::new(password) }
+    }
+}
+
 /// How the user wants a registry to be reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Options {
-    /// Whether only HTTPS with valid certificates will do.
-    pub tls_verify: bool,
+    /// Whether only HTTPS with valid certificates will do; `None` is as registries.conf says.
+    pub tls_verify: Option<bool>,
     /// Where certificates are, in place of the usual directories.
     pub cert_dir: Option<PathBuf>,
-    /// Who we are; `None` is anonymous.
-    pub credentials: Option<Credentials>,
+    /// Who we are, if that was said: somebody, or nobody at all.
+    pub credentials: Option<Option<Credentials>>,
+    /// Where credentials are kept, in place of the usual files.
+    pub auth_file: Option<PathBuf>,
     /// A bearer token to use as it is.
     pub registry_token: Option<Secret>,
     /// What we call ourselves.
     pub user_agent: String,
+    /// registries.conf, in place of the usual one.
+    pub registries_conf: Option<PathBuf>,
+    /// Details of TLS, containers-tls-details.yaml(5).
+    pub tls_details: Option<PathBuf>,
+    /// How long an answer, or its next bytes, may take.
+    pub idle_timeout: Duration,
 }
 
 impl Options {
@@ -66,9 +84,14 @@ impl Options {
         if user_agent.bytes().any(|byte| byte.is_ascii_control()) {
             return Err(invalid("user-agent-prefix holds control characters"));
         }
+        let path = |name| options.get(name).filter(|path| !path.is_empty()).map(PathBuf::from);
         Ok(Self {
-            tls_verify: options.flag("tls-verify")?.unwrap_or(true),
-            cert_dir: options.get("cert-dir").filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            tls_verify: options.flag("tls-verify")?,
+            cert_dir: path("cert-dir"),
+            auth_file: path("authfile"),
+            registries_conf: path("registries-conf"),
+            tls_details: path("tls-details"),
+            idle_timeout: idle_timeout(session)?,
             credentials: credentials(session)?,
             registry_token: options
                 .get("registry-token")
@@ -79,7 +102,15 @@ impl Options {
     }
 }
 
-fn credentials(session: &Session) -> Result<Option<Credentials>> {
+fn idle_timeout(session: &Session) -> Result<Duration> {
+    let Some(text) = session.options.get("idle-timeout") else { return Ok(IDLE_TIMEOUT) };
+    match text.parse::<u64>() {
+        Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err(invalid("idle-timeout is a number of seconds from 1 to 86400")),
+    }
+}
+
+fn credentials(session: &Session) -> Result<Option<Option<Credentials>>> {
     let options = &session.options;
     let anonymous = options.flag("no-creds")?.unwrap_or(false);
     let (creds, username, password) =
@@ -102,12 +133,12 @@ fn credentials(session: &Session) -> Result<Option<Credentials>> {
             if username.is_empty() {
                 return Err(invalid("username can't be empty"));
             }
-            Ok(Some(Credentials { username: username.to_owned(), password: Secret::new(password) }))
+            Ok(Some(Some(Credentials::new(username, password))))
         }
         (None, Some(username), Some(password)) => {
-            Ok(Some(Credentials { username: username.to_owned(), password: Secret::new(password) }))
+            Ok(Some(Some(Credentials::new(username, password))))
         }
-        (None, None, None) => Ok(None),
+        (None, None, None) => Ok(anonymous.then_some(None)),
     }
 }
 
@@ -132,10 +163,17 @@ mod tests {
 
     #[test]
     fn a_password_may_hold_colons_or_be_absent() {
-        let of = |creds| parse(&[("creds", creds)]).unwrap().credentials.unwrap();
+        let of = |creds| parse(&[("creds", creds)]).unwrap().credentials.flatten().unwrap();
         assert_eq!(of("me:a:b").password.reveal(), "a:b");
         assert_eq!(of("me").password.reveal(), "");
         assert_eq!(of("me").username, "me");
+    }
+
+    #[test]
+    fn nobody_is_something_else_than_nothing_said() {
+        assert_eq!(parse(&[]).unwrap().credentials, None);
+        assert_eq!(parse(&[("no-creds", "true")]).unwrap().credentials, Some(None));
+        assert_eq!(parse(&[("no-creds", "false")]).unwrap().credentials, None);
     }
 
     #[test]
@@ -149,6 +187,7 @@ mod tests {
             (&[("creds", "")], "credentials can't be empty"),
             (&[("creds", ":x")], "username can't be empty"),
             (&[("tls-verify", "maybe")], "tls-verify"),
+            (&[("idle-timeout", "0")], "idle-timeout"),
         ] {
             let error = parse(options).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput);

@@ -1,12 +1,14 @@
 //! Registries that are in use, and a repository in one of them.
 //!
 //! A registry that is reached twice with the same options is one [`Client`]: connections, tokens
-//! and the answer to "HTTPS or not" are found out once. The runtime is the library's own and
+//! and the answer to "HTTPS or not" are found out once. Who we are may depend on the repository, and
+//! is an [`Auth`] of its own. The runtime is the library's own and
 //! lives as long as the process.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use diolkos_sdk::aio::Runtime;
@@ -15,32 +17,69 @@ use diolkos_sdk::{Digest, Host, Reference, Result, Session};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderName, HeaderValue};
 
+use crate::auth::{Auth, Purse};
 use crate::client::Client;
+use crate::config::places::Places;
 use crate::message::{Payload, Request, Response, Target};
 use crate::options::Options;
 
 /// The registries that a transport has reached so far.
 #[derive(Default)]
 pub(crate) struct Registries {
-    clients: Mutex<HashMap<(String, Options), Arc<Client>>>,
+    clients: Mutex<HashMap<(String, bool, Options), Arc<Client>>>,
+    auths: Mutex<HashMap<(String, bool, Options, Purse), Arc<Auth>>>,
 }
 
 impl Registries {
-    /// Returns a repository; nothing is sent yet.
+    /// Returns a repository to write to, delete from or list; nothing is sent yet.
     pub fn repository(&self, name: &Reference, session: &Session) -> Result<Repository> {
         let options = Options::of(session)?;
-        let key = (name.domain().to_owned(), options);
+        self.at(name, false, &options, session)
+    }
+
+    /// Returns the places that an image can be read from, in the order to try them.
+    pub fn sources(&self, name: &Reference, session: &Session) -> Result<Vec<Repository>> {
+        Ok(vec![self.repository(name, session)?])
+    }
+
+    fn at(
+        &self,
+        name: &Reference,
+        insecure: bool,
+        options: &Options,
+        session: &Session,
+    ) -> Result<Repository> {
+        let verify = options.tls_verify.unwrap_or(!insecure);
+        let key = (name.domain().to_owned(), verify, options.clone());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let client = if let Some(client) = clients.get(&key) {
             client.clone()
         } else {
-            let client = Arc::new(Client::new(&key.0, &key.1)?);
-            clients.insert(key, client.clone());
+            let client = Arc::new(Client::new(&key.0, verify, options)?);
+            clients.insert(key.clone(), client.clone());
             client
         };
+        drop(clients);
+        let purse = match &options.credentials {
+            Some(given) => Purse::Given(given.clone()),
+            None => Purse::Files {
+                key: name.name(),
+                places: Places::current(),
+                auth_file: options.auth_file.clone(),
+                helpers: Vec::new(),
+            },
+        };
+        let (domain, verify, options) = key;
+        let mut auths = self.auths.lock().unwrap_or_else(PoisonError::into_inner);
+        let auth = auths
+            .entry((domain, verify, options.clone(), purse.clone()))
+            .or_insert_with(|| Arc::new(Auth::new(purse, &options, client.challenge.clone())))
+            .clone();
         Ok(Repository {
             name: name.clone(),
             client,
+            auth,
+            idle_timeout: options.idle_timeout,
             runtime: runtime()?,
             host: session.host.clone(),
         })
@@ -71,6 +110,8 @@ pub(crate) struct Repository {
     /// The reference: tag or digest included.
     pub name: Reference,
     pub client: Arc<Client>,
+    pub auth: Arc<Auth>,
+    pub idle_timeout: Duration,
     pub runtime: Runtime,
     pub host: Host,
 }
@@ -94,7 +135,9 @@ impl Repository {
     /// Begins a request to this repository; `rest` follows its path: `/blobs/…`.
     pub fn request(&self, method: Method, rest: &str, access: Access) -> Request {
         let path = format!("/v2/{}{rest}", self.name.path());
-        Request::new(method, Target::Path(path)).scope(self.scope(access))
+        Request::new(method, Target::Path(path))
+            .scope(self.scope(access))
+            .patience(Some(self.idle_timeout))
     }
 
     /// Begins a request for a manifest, which says what types we know.
@@ -114,7 +157,7 @@ impl Repository {
 
     /// Sends a request and returns the answer, whatever its status.
     pub async fn send(&self, request: Request) -> Result<Response> {
-        self.client.send(&self.host, request).await
+        self.client.send(&self.auth, &self.host, request).await
     }
 
     /// Returns a token's scope for this repository.

@@ -1,37 +1,37 @@
-//! Sending a blob: a writer that feeds a request.
+//! Sending a blob: a writer that feeds requests.
 //!
 //! - Small blobs are collected first: they can be sent again, and their digest is known by then.
-//! - The last bytes are held back until [`BlobWriter::finish`]. A writer that is dropped breaks
-//!   the request off, so that nothing is committed, and cancels the upload.
-//! - An answer that comes early, say a refusal after the first bytes, ends the upload at once.
+//! - Larger ones are the growing body of one request. The last bytes are held back until
+//!   [`BlobWriter::finish`]. A writer that is dropped breaks the request off, so that nothing is
+//!   committed, and cancels the upload. An answer that comes early, say a refusal after the first
+//!   bytes, ends the upload at once.
+//! - After a connection has broken, or a body was too large, blobs go in pieces, each kept until
+//!   the registry has answered: what it got of one is found out, and only the rest sent again. An
+//!   upload that broke while its bytes were not kept goes on when the host brings them again, from
+//!   where the registry got to.
 //!
-//! Which requests these are is decided in [`crate::uploads`].
+//! Which requests these are is decided in [`crate::uploads`]; the growing body is in
+//! [`crate::sending`].
 
-use std::future::{Future, poll_fn};
-use std::io;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use diolkos_sdk::{BlobSums, BlobWriter, Digest, Error, ErrorKind, Result};
-use reqwest::{Method, Url};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio_stream::Stream;
+use reqwest::{Method, StatusCode, Url};
 
-use crate::message::{self, Payload, Response};
-use crate::uploads::{Begun, STORE_PATIENCE, Uploads, with_digest, within};
+use crate::gate::backoff;
+use crate::message::{self, Response};
+use crate::sending::{Part, Sending, body};
+use crate::uploads::{Begun, Judged, Piece, Uploads, with_digest};
 
 /// Blobs up to this size are collected before they are sent.
 const SMALL: usize = 512 * 1024;
 /// How many bytes are handed to the connection at a time, at least.
 const PART: usize = 256 * 1024;
-/// How many parts wait for the connection.
-const PARTS: usize = 4;
-/// How long the connection may take no bytes.
-const STALL: Duration = Duration::from_secs(120);
+/// How often in a row sending may break without a single byte that arrives.
+const BREAKS: u32 = 5;
+
 /// A blob that is being sent.
 pub(crate) struct Upload {
     uploads: Arc<Uploads>,
@@ -39,56 +39,20 @@ pub(crate) struct Upload {
     location: Option<Url>,
     digest: Option<Digest>,
     size: Option<u64>,
+    /// Bytes that the host has written, and those that came before them.
     written: u64,
+    /// Bytes of the blob that were sent; in pieces, those that have arrived.
+    sent: u64,
     /// Bytes that were written and not sent yet; never empty once something was written.
     held: Vec<u8>,
     sending: Option<Sending>,
+    /// Whether this goes on with an upload that broke off.
+    resumed: bool,
     /// Whether the upload's place has seen a request of ours.
     touched: bool,
-    failed: bool,
+    /// What a step before has failed with; whether the upload may go on after it.
+    failed: Option<bool>,
     done: bool,
-}
-
-/// A request whose body is being written.
-struct Sending {
-    parts: mpsc::Sender<Part>,
-    answer: JoinHandle<Result<Response>>,
-    single: bool,
-}
-
-enum Part {
-    Bytes(Vec<u8>),
-    End,
-}
-
-impl Sending {
-    /// Waits for room and hands a part over; returns the answer if that comes first.
-    async fn hand_over(&mut self, part: Part) -> Result<Option<Result<Response>>> {
-        // After the last byte it is the registry's work that takes its time.
-        let limit = if matches!(part, Part::End) { STORE_PATIENCE } else { STALL };
-        let answer = &mut self.answer;
-        let mut room = pin!(self.parts.reserve());
-        let outcome = within(limit, async {
-            Ok(poll_fn(|cx| {
-                if let Poll::Ready(answer) = Pin::new(&mut *answer).poll(cx) {
-                    return Poll::Ready(Err(answer));
-                }
-                room.as_mut().poll(cx).map(Ok)
-            })
-            .await)
-        })
-        .await?;
-        let answer = match outcome {
-            Ok(Ok(permit)) => {
-                permit.send(part);
-                return Ok(None);
-            }
-            // The connection has dropped the body: it is about to say why.
-            Ok(Err(_)) => within(limit, async { Ok(answer.await) }).await?,
-            Err(answer) => answer,
-        };
-        Ok(Some(joined(answer)))
-    }
 }
 
 impl Upload {
@@ -104,27 +68,46 @@ impl Upload {
             digest,
             size,
             written: 0,
+            sent: 0,
             held: Vec::new(),
             sending: None,
+            resumed: false,
             touched: false,
-            failed: false,
+            failed: None,
             done: false,
         }
     }
 
+    /// Goes on with an upload of which the registry has the first `received` bytes.
+    pub fn resumed(
+        uploads: Arc<Uploads>,
+        location: Url,
+        received: u64,
+        digest: Digest,
+        size: Option<u64>,
+    ) -> Self {
+        uploads.use_pieces();
+        let mut upload = Self::new(uploads, Some(location), Some(digest), size);
+        (upload.written, upload.sent) = (received, received);
+        (upload.resumed, upload.touched) = (true, true);
+        upload
+    }
+
     /// Runs a step, unless one before has failed.
     fn run(&mut self, step: impl AsyncFnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        if self.failed {
+        if self.failed.is_some() {
             return Err(Error::new(ErrorKind::Unavailable, "the upload has failed before"));
         }
         let repository = self.uploads.repository.clone();
         let result = repository.block_on(step(self));
-        self.failed = result.is_err();
+        if let Err(error) = &result {
+            self.failed = Some(error.kind().is_transient());
+        }
         result
     }
 
-    /// Begins a request with a body that grows.
-    async fn start(&mut self) -> Result<()> {
+    /// Returns where the upload goes on, beginning it if need be.
+    async fn place(&mut self) -> Result<Url> {
         let location = match self.location.take().or_else(|| self.uploads.take(None)) {
             Some(location) => location,
             None => match self.uploads.begin(None).await? {
@@ -134,9 +117,13 @@ impl Upload {
         };
         self.location = Some(location.clone());
         self.touched = true;
-        let (parts, receiver) = mpsc::channel(PARTS);
-        let body = reqwest::Body::wrap_stream(Parts { receiver, ended: false });
-        let payload = Payload::Stream(body, self.size);
+        Ok(location)
+    }
+
+    /// Begins a request with a body that grows.
+    async fn start(&mut self) -> Result<()> {
+        let location = self.place().await?;
+        let (parts, payload) = body(self.size);
         let single = self.digest.as_ref().filter(|_| self.uploads.takes_single());
         let request = match single {
             Some(digest) => {
@@ -156,10 +143,20 @@ impl Upload {
         let Some(sending) = &mut self.sending else {
             return Err(Error::new(ErrorKind::Unavailable, "the upload has failed before"));
         };
-        let single = sending.single;
-        let Some(answer) = sending.hand_over(part).await? else { return Ok(()) };
+        let (single, length) = (sending.single, part.len());
+        let answer = match sending.hand_over(part).await {
+            Ok(None) => {
+                self.sent += length;
+                return Ok(());
+            }
+            Ok(Some(answer)) => answer,
+            Err(error) => Err(error),
+        };
         self.sending = None;
-        Err(self.early(answer?, single).await)
+        match answer {
+            Ok(response) => Err(self.early(response, single).await),
+            Err(error) => Err(self.broke(error)),
+        }
     }
 
     /// Makes the error of an answer that came before the end of the body.
@@ -173,11 +170,17 @@ impl Upload {
         }
         if single {
             return match self.uploads.judge_single(response).await {
-                Ok(refusal) => self.other_way(refusal),
-                Err(error) => error,
+                Ok(Judged::OtherWay(refusal)) => self.other_way(Some(refusal)),
+                Ok(Judged::TooLarge(refusal)) => self.too_large(refusal),
+                Ok(Judged::Stored) => self.other_way(None),
+                Err(error) => self.broke(error),
             };
         }
-        message::failure(response).await.context("uploading layer chunked")
+        let error = message::failure(response).await.context("uploading layer chunked");
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            return self.too_large(error);
+        }
+        self.broke(error)
     }
 
     /// Makes the error after which the same blob is worth sending in another way.
@@ -193,8 +196,35 @@ impl Upload {
         })
     }
 
+    /// Makes the error after which the same blob is worth sending in pieces.
+    fn too_large(&self, refusal: Error) -> Error {
+        self.uploads.use_pieces();
+        self.uploads.uploading(
+            Error::new(
+                ErrorKind::Unavailable,
+                "the registry does not take a body as large as the blob; the next try sends pieces",
+            )
+            .with_retry_after(Duration::ZERO)
+            .with_source(refusal),
+        )
+    }
+
+    /// Takes note of a connection that broke while its bytes were not kept.
+    fn broke(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::Unavailable {
+            return error;
+        }
+        self.uploads.use_pieces();
+        // The next try goes on where this one stopped, or sends pieces: there is a point in it.
+        if error.retry_after().is_some() { error } else { error.with_retry_after(Duration::ZERO) }
+    }
+
     async fn write_held(&mut self, chunk: &[u8]) -> Result<()> {
         if self.sending.is_none() {
+            if let Some(size) = self.uploads.piece_size() {
+                self.held.extend_from_slice(chunk);
+                return if self.held.len() > size { self.send_pieces(size).await } else { Ok(()) };
+            }
             if self.held.len() + chunk.len() <= SMALL {
                 self.held.extend_from_slice(chunk);
                 return Ok(());
@@ -209,57 +239,190 @@ impl Upload {
         Ok(())
     }
 
+    /// Sends what is held in pieces, and keeps each until the registry has it.
+    async fn send_pieces(&mut self, mut size: usize) -> Result<()> {
+        let mut rest = Bytes::from(std::mem::take(&mut self.held));
+        let mut breaks = 0;
+        while !rest.is_empty() {
+            let location = self.place().await?;
+            let piece = rest.slice(..rest.len().min(size));
+            let length = piece.len();
+            let error = match self.uploads.send_piece(&location, self.sent, piece).await {
+                Ok(Piece::Taken(next, received)) => {
+                    self.location = Some(next);
+                    self.advance(&mut rest, received);
+                    breaks = 0;
+                    continue;
+                }
+                Ok(Piece::TooLarge(error)) if self.uploads.use_smaller_pieces(length) => {
+                    self.uploads.repository.host.info(format!(
+                        "{}: {length} bytes at a time are too many: {error}",
+                        self.uploads.repository.client.authority()
+                    ));
+                    size = self.uploads.piece_size().unwrap_or(size);
+                    // Whoever refuses a body may forget the upload with it, or close it.
+                    continue;
+                }
+                Ok(Piece::TooLarge(error)) => return Err(error),
+                Err(error) if !error.kind().is_transient() => return Err(error),
+                Err(error) => error,
+            };
+            breaks += 1;
+            if breaks > BREAKS {
+                return Err(error);
+            }
+            let delay = error.retry_after().unwrap_or_else(|| backoff(breaks - 1));
+            self.uploads.repository.host.info(format!(
+                "an upload broke off after {} bytes ({}); it goes on in {:.1} seconds",
+                self.sent,
+                error.chain().join(": "),
+                delay.as_secs_f64()
+            ));
+            tokio::time::sleep(delay).await;
+            let end = self.sent + rest.len() as u64;
+            match self.uploads.status(&location).await? {
+                Some((next, received)) if (self.sent..=end).contains(&received) => {
+                    if received > self.sent {
+                        breaks = 0;
+                    } else if breaks > 1 && self.uploads.use_smaller_pieces(length) {
+                        // A proxy that closes the connection may mean that the body is too large.
+                        size = self.uploads.piece_size().unwrap_or(size);
+                    }
+                    self.location = Some(next);
+                    self.advance(&mut rest, received);
+                }
+                _ => {
+                    // What the registry has is not what we thought: the host begins again.
+                    self.location = None;
+                    return Err(self.uploads.uploading(
+                        Error::new(ErrorKind::Unavailable, "the registry has lost the upload")
+                            .with_retry_after(Duration::ZERO)
+                            .with_source(error),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, rest: &mut Bytes, received: u64) {
+        let count = usize::try_from(received - self.sent).unwrap_or(usize::MAX).min(rest.len());
+        rest.advance(count);
+        self.sent += count as u64;
+    }
+
     async fn end(&mut self, sums: &BlobSums) -> Result<()> {
         if self.sending.is_none() {
+            let in_pieces = self.uploads.piece_size();
+            if self.resumed || self.sent > 0 || in_pieces.is_some_and(|it| it < self.held.len()) {
+                self.send_pieces(in_pieces.unwrap_or(SMALL)).await?;
+                return self.close(&sums.digest).await;
+            }
             return self.send_small(&sums.digest).await;
         }
         let held = std::mem::take(&mut self.held);
         self.send(Part::Bytes(held)).await?;
-        let Some(mut sending) = self.sending.take() else {
+        let Some(sending) = self.sending.take() else {
             return Err(Error::new(ErrorKind::Internal, "an upload ended without its request"));
         };
-        // Where the length was announced, the answer may come without waiting for the end.
-        let response = match sending.hand_over(Part::End).await? {
-            Some(answer) => answer?,
-            None => joined(within(STORE_PATIENCE, async { Ok(sending.answer.await) }).await?)?,
+        let single = sending.single;
+        let response = match sending.end().await {
+            Ok(response) => response,
+            Err(error) => return Err(self.broke(error)),
         };
-        if sending.single {
-            return match self.uploads.judge_single(response).await? {
-                None => Ok(()),
-                refusal => Err(self.other_way(refusal)),
+        if single {
+            return match self.uploads.judge_single(response).await {
+                Ok(Judged::Stored) => Ok(()),
+                Ok(Judged::OtherWay(refusal)) => Err(self.other_way(Some(refusal))),
+                Ok(Judged::TooLarge(refusal)) => Err(self.too_large(refusal)),
+                Err(error) => Err(self.broke(error)),
             };
         }
-        let location = self.location.take().ok_or_else(|| {
-            Error::new(ErrorKind::Internal, "an upload ended without having begun")
-        })?;
-        let next = self.uploads.judge_patch(response, &location).await?;
-        self.location = Some(next.clone());
-        self.uploads.close(&next, &sums.digest).await
+        if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            return Err(self.too_large(message::failure(response).await));
+        }
+        let location = self.place().await?;
+        match self.uploads.judge_patch(response, &location).await {
+            Ok(next) => self.location = Some(next),
+            Err(error) => return Err(self.broke(error)),
+        }
+        self.close(&sums.digest).await
+    }
+
+    /// Names the digest of an upload whose bytes have all arrived.
+    async fn close(&mut self, digest: &Digest) -> Result<()> {
+        let mut breaks = 0;
+        loop {
+            let location = self.place().await?;
+            let error = match self.uploads.close(&location, digest).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            breaks += 1;
+            match error.kind() {
+                ErrorKind::RateLimited | ErrorKind::Unavailable if breaks <= BREAKS => {
+                    let delay = error.retry_after().unwrap_or_else(|| backoff(breaks - 1));
+                    tokio::time::sleep(delay).await;
+                    // The answer alone may have been lost.
+                    if self.uploads.has(digest).await? {
+                        return Ok(());
+                    }
+                }
+                // Two connections may have written to it at the same time.
+                ErrorKind::Corrupt if self.resumed => {
+                    self.location = None;
+                    return Err(Error::new(
+                        ErrorKind::Unavailable,
+                        "the registry put the parts of an upload that broke off together wrongly",
+                    )
+                    .with_retry_after(Duration::ZERO)
+                    .with_source(error));
+                }
+                _ => return Err(error),
+            }
+        }
     }
 
     async fn send_small(&mut self, digest: &Digest) -> Result<()> {
-        let begun = self.location.take().or_else(|| self.uploads.take(None));
-        let mut location = if let Some(location) = begun {
-            location
-        } else {
-            let own = self.uploads.repository.name.path();
-            match self.uploads.begin(Some((digest, own))).await? {
-                Begun::Mounted => return Ok(()),
-                Begun::Upload(location) => location,
-            }
-        };
-        self.touched = true;
         let bytes = Bytes::from(std::mem::take(&mut self.held));
-        let result = self.uploads.send_all(&mut location, digest, bytes).await;
-        self.location = Some(location);
-        result
+        let mut breaks = 0;
+        loop {
+            let begun = self.location.take().or_else(|| self.uploads.take(None));
+            let mut location = if let Some(location) = begun {
+                location
+            } else {
+                let own = self.uploads.repository.name.path();
+                match self.uploads.begin(Some((digest, own))).await? {
+                    Begun::Mounted => return Ok(()),
+                    Begun::Upload(location) => location,
+                }
+            };
+            self.touched = true;
+            let result = self.uploads.send_all(&mut location, digest, bytes.clone()).await;
+            self.location = Some(location.clone());
+            match result {
+                Ok(Judged::Stored) => return Ok(()),
+                Ok(Judged::OtherWay(refusal)) => return Err(refusal),
+                Ok(Judged::TooLarge(_)) => {
+                    self.uploads.use_pieces();
+                    self.uploads.use_smaller_pieces(bytes.len());
+                    self.held = bytes.to_vec();
+                    self.send_pieces(self.uploads.piece_size().unwrap_or(SMALL)).await?;
+                    return self.close(digest).await;
+                }
+                Err(error) if error.kind().is_transient() && breaks < BREAKS => {
+                    let delay = error.retry_after().unwrap_or_else(|| backoff(breaks));
+                    breaks += 1;
+                    tokio::time::sleep(delay).await;
+                    // What became of the upload is not known; beginning another tells whether the
+                    // blob is there.
+                    self.location = None;
+                    self.uploads.cancel(location);
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
-}
-
-fn joined(answer: Result<Result<Response>, tokio::task::JoinError>) -> Result<Response> {
-    answer.unwrap_or_else(|error| {
-        Err(Error::new(ErrorKind::Internal, "the task of an upload died").with_source(error))
-    })
 }
 
 impl BlobWriter for Upload {
@@ -298,37 +461,13 @@ impl Drop for Upload {
         if let Some(sending) = self.sending.take() {
             sending.answer.abort();
         }
-        match self.location.take() {
-            Some(location) if self.touched => self.uploads.cancel(location),
-            Some(location) => self.uploads.keep(self.digest.as_ref(), location),
-            None => {}
-        }
-    }
-}
-
-/// The parts of a body; without an end that was told, it breaks off.
-struct Parts {
-    receiver: mpsc::Receiver<Part>,
-    ended: bool,
-}
-
-impl Stream for Parts {
-    type Item = io::Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.ended {
-            return Poll::Ready(None);
-        }
-        self.receiver.poll_recv(cx).map(|part| match part {
-            Some(Part::Bytes(bytes)) => Some(Ok(bytes.into())),
-            Some(Part::End) => {
-                self.ended = true;
-                None
+        match (self.location.take(), &self.digest) {
+            (Some(location), Some(digest)) if self.failed == Some(true) && self.touched => {
+                self.uploads.keep_broken(digest, location);
             }
-            None => {
-                self.ended = true;
-                Some(Err(io::Error::other("the upload was given up")))
-            }
-        })
+            (Some(location), _) if self.touched => self.uploads.cancel(location),
+            (Some(location), digest) => self.uploads.keep(digest.as_ref(), location),
+            (None, _) => {}
+        }
     }
 }

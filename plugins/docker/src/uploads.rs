@@ -2,12 +2,16 @@
 //!
 //! With a digest known beforehand, bytes and digest go in one PUT; otherwise the bytes go in a
 //! PATCH and the digest in a PUT. A registry that refuses the former gets the latter from then on.
-//! An upload that was begun in vain is kept for another blob, or cancelled in the end. The bytes
-//! come from [`crate::upload`].
+//! Where a connection has broken, or a body was too large, the bytes go in pieces from then on, each
+//! in a PATCH of its own that is answered. The bytes come from [`crate::upload`].
+//!
+//! An upload that was begun in vain is kept for another blob; one that broke is kept for its own,
+//! and goes on where the registry says that it got to. In the end what is left is cancelled.
 //!
 //! # Source
 //! OCI distribution-spec 1.1, "Pushing blobs".
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,13 +19,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use diolkos_sdk::{Digest, Error, ErrorKind, Host, Result};
-use reqwest::header::{CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::{Method, StatusCode, Url};
 use tokio::sync::oneshot;
 
 use crate::errors;
 use crate::message::{self, Payload, Request, Response, Target};
 use crate::registry::{Access, Repository};
+use crate::source::number;
 
 /// How long a registry may take to store a blob after its last byte.
 pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(900);
@@ -32,6 +37,14 @@ const CANCEL_PATIENCE: Duration = Duration::from_millis(500);
 /// States of [`crate::client::Client::upload_mode`]; 0 is unknown.
 const SINGLE: u8 = 1;
 const PATCHED: u8 = 2;
+
+/// The size of pieces until they turn out to be too large. Each waits for an answer, and is kept
+/// until then.
+const PIECE: usize = 4 << 20;
+/// A registry's wish for larger pieces is not followed beyond this: they are kept in memory.
+const LARGEST_LEAST_PIECE: usize = 32 << 20;
+/// A registry that does not take this much at a time takes nothing.
+const SMALLEST_PIECE: usize = 64 << 10;
 
 /// Codes of refusals that another way of sending the same would not change.
 const ABOUT_CONTENT: [&str; 4] = ["DIGEST_INVALID", "SIZE_INVALID", "DENIED", "TOOMANYREQUESTS"];
@@ -44,18 +57,113 @@ pub(crate) enum Begun {
     Upload(Url),
 }
 
+/// What a registry says to a request that held bytes and their digest.
+pub(crate) enum Judged {
+    Stored,
+    /// A refusal that may be one of the method alone.
+    OtherWay(Error),
+    /// The body was larger than the registry, or the network before it, lets pass.
+    TooLarge(Error),
+}
+
+/// What a registry says to a piece.
+pub(crate) enum Piece {
+    /// It was taken, or a part of it: the upload goes on here, and this many bytes are there now.
+    Taken(Url, u64),
+    TooLarge(Error),
+}
+
 /// The uploads of one image.
 pub(crate) struct Uploads {
     pub repository: Repository,
     /// Uploads that were begun, with the blob they were begun for, and not used.
     spare: Mutex<Vec<(Option<Digest>, Url)>>,
+    /// Uploads that broke off, with the number of bytes that the registry has, once it was asked.
+    broken: Mutex<HashMap<Digest, (Url, Option<u64>)>>,
     /// Each ends when the registry has answered to the cancelling of an upload.
     cancelled: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
 impl Uploads {
     pub fn new(repository: Repository) -> Self {
-        Self { repository, spare: Mutex::default(), cancelled: Mutex::default() }
+        Self {
+            repository,
+            spare: Mutex::default(),
+            broken: Mutex::default(),
+            cancelled: Mutex::default(),
+        }
+    }
+
+    /// Keeps an upload that broke off, for the same blob.
+    pub fn keep_broken(&self, digest: &Digest, location: Url) {
+        let earlier = self.broken().insert(digest.clone(), (location, None));
+        if let Some((earlier, _)) = earlier {
+            self.cancel(earlier);
+        }
+    }
+
+    /// Takes an upload whose state the registry has told.
+    pub fn take_resumable(&self, digest: &Digest) -> Option<(Url, u64)> {
+        let mut broken = self.broken();
+        let (_, Some(_)) = broken.get(digest)? else { return None };
+        let (location, received) = broken.remove(digest)?;
+        Some((location, received?))
+    }
+
+    /// Asks how much of a blob whose upload broke off has arrived; 0 where it must begin again.
+    pub async fn resume(&self, digest: &Digest) -> Result<u64> {
+        let Some((location, _)) = self.broken().remove(digest) else { return Ok(0) };
+        let Some((location, received)) = self.status(&location).await? else { return Ok(0) };
+        if received == 0 {
+            self.cancel(location);
+            return Ok(0);
+        }
+        self.broken().insert(digest.clone(), (location, Some(received)));
+        Ok(received)
+    }
+
+    /// Asks where an upload stands; `None` when the registry has forgotten it, or does not tell.
+    pub async fn status(&self, location: &Url) -> Result<Option<(Url, u64)>> {
+        let request = self
+            .request(Method::GET, location.clone(), Payload::Empty)
+            .patience(Some(self.repository.idle_timeout));
+        let response = self.repository.send(request).await?;
+        let status = response.status();
+        if !status.is_success() {
+            let error = message::failure(response).await;
+            self.repository.host.debug(format!("the state of an upload is not known: {error}"));
+            return if error.kind().is_transient() { Err(error) } else { Ok(None) };
+        }
+        let next = next_location(&response, location)?;
+        let received = received(response.headers());
+        message::drain(response).await;
+        Ok(Some((next, received.unwrap_or(0))))
+    }
+
+    fn broken(&self) -> MutexGuard<'_, HashMap<Digest, (Url, Option<u64>)>> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the size of pieces to send blobs in; `None` while they go whole.
+    pub fn piece_size(&self) -> Option<usize> {
+        Some(self.repository.client.piece_size.load(Ordering::Relaxed)).filter(|size| *size > 0)
+    }
+
+    /// Sends blobs in pieces from now on.
+    pub fn use_pieces(&self) {
+        let size = &self.repository.client.piece_size;
+        let _ = size.compare_exchange(0, PIECE, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Sends smaller pieces than those of `size` from now on; returns whether that is possible.
+    pub fn use_smaller_pieces(&self, size: usize) -> bool {
+        let least = self.repository.client.least_piece.load(Ordering::Relaxed).max(SMALLEST_PIECE);
+        if size <= least {
+            return false;
+        }
+        let smaller = (size / 2).max(least);
+        self.repository.client.piece_size.fetch_min(smaller, Ordering::Relaxed);
+        true
     }
 
     /// Tells whether the registry does not understand mounting.
@@ -92,9 +200,20 @@ impl Uploads {
         let request = self.repository.request(Method::POST, "/blobs/uploads/", Access::Push);
         let response = self.repository.send(request).await?;
         if response.status() == StatusCode::ACCEPTED {
-            return upload_at(response).await;
+            return self.upload_at(response).await;
         }
         Err(message::failure(response).await.context(self.initiating()))
+    }
+
+    async fn upload_at(&self, response: Response) -> Result<Begun> {
+        let location = location_of(&response)?;
+        let least = response.headers().get("oci-chunk-min-length");
+        if let Some(least) = number(least).and_then(|least| usize::try_from(least).ok()) {
+            let client = &self.repository.client;
+            client.least_piece.store(least.min(LARGEST_LEAST_PIECE), Ordering::Relaxed);
+        }
+        message::drain(response).await;
+        Ok(Begun::Upload(location))
     }
 
     fn path(&self) -> String {
@@ -133,7 +252,7 @@ impl Uploads {
                 message::drain(response).await;
                 Ok(Some(Begun::Mounted))
             }
-            202 => upload_at(response).await.map(Some),
+            202 => self.upload_at(response).await.map(Some),
             401 | 403 if !own => {
                 message::drain(response).await;
                 Ok(None)
@@ -150,13 +269,13 @@ impl Uploads {
 
     /// Cancels an upload, if the registry still listens; only the end waits for it, a little.
     pub fn cancel(&self, location: Url) {
-        let (client, host) = (self.repository.client.clone(), self.repository.host.clone());
+        let (repository, host) = (self.repository.clone(), self.repository.host.clone());
         let request = Request::new(Method::DELETE, Target::Url(location))
             .scope(self.repository.scope(Access::Push))
             .patience(Some(Duration::from_secs(10)));
         let (done, answered) = oneshot::channel();
         self.repository.runtime.spawn(async move {
-            if let Ok(response) = client.send(&host, request).await {
+            if let Ok(response) = repository.client.send(&repository.auth, &host, request).await {
                 message::drain(response).await;
             }
             let _ = done.send(());
@@ -172,6 +291,7 @@ impl Uploads {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
             .payload(payload)
             .patience(None)
+            .part_of_upload()
     }
 
     /// Tells whether bytes and digest may go in one request, as far as is known.
@@ -192,16 +312,17 @@ impl Uploads {
     }
 
     /// Judges the answer to a PUT that held bytes and digest.
-    ///
-    /// `Ok(Some(error))` is a refusal that may be one of the method alone.
-    pub async fn judge_single(&self, response: Response) -> Result<Option<Error>> {
+    pub async fn judge_single(&self, response: Response) -> Result<Judged> {
         let status = response.status();
         if is_stored(status) {
             self.set_mode(SINGLE);
             message::drain(response).await;
-            return Ok(None);
+            return Ok(Judged::Stored);
         }
         let (error, body) = message::failure_with_body(response).await;
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            return Ok(Judged::TooLarge(self.uploading(error)));
+        }
         let method_alone = matches!(status.as_u16(), 400 | 404 | 405 | 411 | 415 | 416 | 501)
             && !errors::has_code(status, &body, &ABOUT_CONTENT)
             && self.mode() != SINGLE;
@@ -209,20 +330,56 @@ impl Uploads {
             return Err(self.uploading(error));
         }
         self.set_mode(PATCHED);
-        Ok(Some(error))
+        Ok(Judged::OtherWay(error))
     }
 
-    /// Judges the answer to a PATCH; returns where the upload goes on.
+    /// Judges the answer to a PATCH with all of a blob; returns where the upload goes on.
     pub async fn judge_patch(&self, response: Response, location: &Url) -> Result<Url> {
         if !response.status().is_success() {
             return Err(message::failure(response).await.context("uploading layer chunked"));
         }
-        let next = match response.headers().get(LOCATION) {
-            Some(_) => location_of(&response)?,
-            None => location.clone(),
-        };
+        let next = next_location(&response, location)?;
         message::drain(response).await;
         Ok(next)
+    }
+
+    /// Sends a piece of a blob, which begins at byte `from`.
+    pub async fn send_piece(&self, location: &Url, from: u64, piece: Bytes) -> Result<Piece> {
+        let end = from + piece.len() as u64;
+        let range = HeaderValue::from_str(&format!("{from}-{}", end.saturating_sub(1)))
+            .expect("digits make a valid header");
+        let request = self
+            .request(Method::PATCH, location.clone(), Payload::Bytes(piece))
+            .header(CONTENT_RANGE, range);
+        let response = within(STORE_PATIENCE, self.repository.send(request)).await?;
+        let status = response.status();
+        if status == StatusCode::PAYLOAD_TOO_LARGE {
+            return Ok(Piece::TooLarge(
+                message::failure(response).await.context("uploading layer chunked"),
+            ));
+        }
+        if !status.is_success() {
+            let error = message::failure(response).await.context("uploading layer chunked");
+            // It has other bytes than we thought: that can be found out.
+            return Err(match status {
+                StatusCode::RANGE_NOT_SATISFIABLE => {
+                    Error::new(ErrorKind::Unavailable, "the registry has another part of the blob")
+                        .with_source(error)
+                }
+                _ => error,
+            });
+        }
+        let next = next_location(&response, location)?;
+        let received = received(response.headers()).filter(|it| (from + 1..end).contains(it));
+        message::drain(response).await;
+        Ok(Piece::Taken(next, received.unwrap_or(end)))
+    }
+
+    /// Tells whether the repository has a blob.
+    pub async fn has(&self, digest: &Digest) -> Result<bool> {
+        let rest = format!("/blobs/{digest}");
+        let request = self.repository.request(Method::HEAD, &rest, Access::Push);
+        Ok(self.repository.send(request).await?.status() == StatusCode::OK)
     }
 
     /// Ends an upload whose bytes were sent.
@@ -238,29 +395,46 @@ impl Uploads {
     }
 
     /// Sends a blob that is all there.
-    pub async fn send_all(&self, location: &mut Url, digest: &Digest, bytes: Bytes) -> Result<()> {
-        if self.mode() != PATCHED {
+    pub async fn send_all(
+        &self,
+        location: &mut Url,
+        digest: &Digest,
+        bytes: Bytes,
+    ) -> Result<Judged> {
+        if self.takes_single() {
             let url = with_digest(location, digest);
             let request = self.request(Method::PUT, url, Payload::Bytes(bytes.clone()));
             let response = within(STORE_PATIENCE, self.repository.send(request)).await?;
-            let Some(error) = self.judge_single(response).await? else { return Ok(()) };
+            let error = match self.judge_single(response).await? {
+                Judged::OtherWay(error) => error,
+                judged => return Ok(judged),
+            };
             self.repository.host.debug(format!("a PUT with content is refused: {error}"));
             // What the refusal did to the upload is not known: begin another.
             match self.begin(None).await? {
                 Begun::Upload(another) => *location = another,
-                Begun::Mounted => return Ok(()),
+                Begun::Mounted => return Ok(Judged::Stored),
             }
         }
         let request = self.request(Method::PATCH, location.clone(), Payload::Bytes(bytes));
         let response = within(STORE_PATIENCE, self.repository.send(request)).await?;
+        if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            return Ok(Judged::TooLarge(
+                message::failure(response).await.context("uploading layer chunked"),
+            ));
+        }
         *location = self.judge_patch(response, location).await?;
-        self.close(location, digest).await
+        self.close(location, digest).await?;
+        Ok(Judged::Stored)
     }
 }
 
 impl Drop for Uploads {
     fn drop(&mut self) {
         for (_, location) in std::mem::take(&mut *self.spare()) {
+            self.cancel(location);
+        }
+        for (_, (location, _)) in std::mem::take(&mut *self.broken()) {
             self.cancel(location);
         }
         let cancelled =
@@ -280,12 +454,6 @@ impl Drop for Uploads {
     }
 }
 
-async fn upload_at(response: Response) -> Result<Begun> {
-    let location = location_of(&response)?;
-    message::drain(response).await;
-    Ok(Begun::Upload(location))
-}
-
 /// Returns where an answer says that an upload goes on.
 fn location_of(response: &Response) -> Result<Url> {
     let missing = || {
@@ -303,6 +471,29 @@ fn location_of(response: &Response) -> Result<Url> {
         let _ = url.set_scheme("https").and_then(|()| url.set_port(port));
     }
     Ok(url)
+}
+
+/// Returns where an upload goes on after an answer: where that says, else where it was.
+fn next_location(response: &Response, current: &Url) -> Result<Url> {
+    match response.headers().get(LOCATION) {
+        Some(_) => location_of(response),
+        None => Ok(current.clone()),
+    }
+}
+
+/// Reads how many bytes of an upload have arrived: `Range: 0-99`, or `bytes=0-99`.
+///
+/// Registries say `0-0` for nothing; whether it is one byte cannot be told, and nothing is lost by
+/// sending that again.
+fn received(headers: &HeaderMap) -> Option<u64> {
+    let text = headers.get(RANGE)?.to_str().ok()?.trim();
+    let (first, last) = text.strip_prefix("bytes=").unwrap_or(text).split_once('-')?;
+    let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);
+    match (first, last) {
+        (0, 0) => Some(0),
+        (0, last) => last.checked_add(1),
+        _ => None,
+    }
 }
 
 /// Adds a digest to the URL of an upload.
@@ -331,4 +522,33 @@ pub(crate) async fn within<T>(
             format!("the registry did not answer within {} seconds", limit.as_secs()),
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(text: &str) -> Option<u64> {
+        received(&HeaderMap::from_iter([(RANGE, HeaderValue::from_str(text).ok()?)]))
+    }
+
+    #[test]
+    fn the_part_that_arrived_is_read_in_both_forms() {
+        assert_eq!(of("0-99"), Some(100));
+        assert_eq!(of("bytes=0-99"), Some(100));
+        assert_eq!(of("0-0"), Some(0));
+        for nonsense in ["", "5-9", "x-y", "0-", "-1", "0-18446744073709551615"] {
+            assert_eq!(of(nonsense), None, "{nonsense}");
+        }
+        assert_eq!(received(&HeaderMap::new()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_range_is_read_without_panic(text in "(bytes=)?[0-9 -]{0,50}") {
+            of(&text);
+        }
+    }
 }

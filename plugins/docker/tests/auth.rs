@@ -273,7 +273,7 @@ fn refusals_of_a_token_server_are_told_apart() {
         ),
         (Reply::new(403), ErrorKind::Denied, "unable to retrieve auth token"),
         (
-            Reply::new(429).with("retry-after", "3"),
+            Reply::new(429).with("retry-after", "300"),
             ErrorKind::RateLimited,
             "too many requests to registry",
         ),

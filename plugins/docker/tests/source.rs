@@ -95,7 +95,7 @@ fn odd_answers_are_shown() {
             "requested access to the resource is denied",
         ),
         (Reply::new(500).body("oops"), ErrorKind::Unavailable, "500 Internal Server Error"),
-        (Reply::new(429).with("retry-after", "17"), ErrorKind::RateLimited, "StatusCode: 429"),
+        (Reply::new(429).with("retry-after", "7200"), ErrorKind::RateLimited, "StatusCode: 429"),
         (Reply::new(200).body(vec![b' '; 5 << 20]), ErrorKind::Corrupt, "longer than"),
     ] {
         let server = Server::start(move |_| reply.clone());
@@ -104,7 +104,8 @@ fn odd_answers_are_shown() {
         assert_eq!(error.kind(), kind, "{error:?}");
         assert!(chain(&error).contains(words), "{error:?}");
         if kind == ErrorKind::RateLimited {
-            assert_eq!(error.retry_after(), Some(Duration::from_secs(17)));
+            assert_eq!(error.retry_after(), None, "nobody waits for hours");
+            assert!(error.hint().unwrap().contains("for 2 h"), "{:?}", error.hint());
         }
     }
 }

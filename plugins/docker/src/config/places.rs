@@ -31,8 +31,7 @@ pub(crate) struct Places {
 impl Places {
     /// Reads the environment of this process.
     pub fn current() -> Self {
-        let path =
-            |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let path = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         Self {
             home: path("HOME"),
             config_home: path("XDG_CONFIG_HOME"),
