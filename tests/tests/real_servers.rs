@@ -165,8 +165,8 @@ fn a_network_that_breaks_does_not_keep_us_from_it() {
     let registry = DockerRegistry::start().unwrap();
     let network = Network::good().cutting_after(5_000_000);
     let proxy = Proxy::start(&registry.host(), network).unwrap();
-    // This registry keeps nothing of a request that breaks off.
-    let image = Image::noise(&[12_000_000, 4_000_000], 2);
+    // This registry gives an upload up when a request of it breaks off.
+    let image = Image::noise(&[3_500_000; 12], 2);
     there_and_back(&Home::new(), "tls-verify=false", &image, &proxy.reference("app:1"));
-    assert!(proxy.cuts() > 4, "{} cuts", proxy.cuts());
+    assert!(proxy.cuts() >= 4, "{} cuts", proxy.cuts());
 }
