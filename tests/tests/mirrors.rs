@@ -66,12 +66,28 @@ fn a_prefix_is_replaced_by_its_location() {
         let outcome = pull(&home, rest);
         assert_eq!(outcome.code, Some(0), "{prefix} {location}: {}", outcome.stderr);
     }
-    // By digest, and for writing too.
     at(NAME, "/deep");
     pull(&home, &format!("down/app@{}", image.digest())).expect_success();
-    let reference = format!("docker://{NAME}/new:1");
-    home.diolkos().args(["copy", "oci:out:1", &reference]).succeed();
-    image.check_in(&registry, "deep/new", "1").unwrap();
+}
+
+#[test]
+fn what_is_written_goes_where_it_is_told() {
+    let (registry, image) = registry("location");
+    let (elsewhere, _) = self::registry("elsewhere");
+    let home = Home::new();
+    image.write_layout(&home.path("in"), "1").unwrap();
+    let (host, other) = (registry.host(), elsewhere.host());
+    configure(
+        &home,
+        &format!(
+            "[[registry]]\nprefix = \"{host}\"\nlocation = \"{other}\"\ninsecure = true\n\
+             [[registry.mirror]]\nlocation = \"{other}\"\ninsecure = true\n"
+        ),
+    );
+    // Other locations are for reading, as with the Go programs; whether TLS is wanted is for both.
+    home.diolkos().args(["copy", "oci:in:1", &registry.reference("new:1")]).succeed();
+    image.check_in(&registry, "new", "1").unwrap();
+    assert!(elsewhere.requests().is_empty());
 }
 
 #[test]
@@ -142,8 +158,8 @@ fn every_place_that_was_tried_is_named_with_its_reason() {
     let (origin, _) = registry("all fail");
     let (mirror, _) = registry("all fail");
     let gone = nobody();
-    origin.always("GET", "/v2/", Fault::status(403, "DENIED"));
-    mirror.always("GET", "/v2/", Fault::status(404, "MANIFEST_UNKNOWN"));
+    origin.always("GET", "/manifests/", Fault::status(403, "DENIED"));
+    mirror.always("GET", "/manifests/", Fault::status(404, "MANIFEST_UNKNOWN"));
     let home = Home::new();
     configure(&home, &with_mirrors(&origin.host(), &[mirror.host(), gone.clone()]));
     let outcome = pull(&home, "app:1");
@@ -195,18 +211,6 @@ fn mirrors_may_be_for_digests_or_for_tags_alone() {
 }
 
 #[test]
-fn nothing_is_written_to_a_mirror() {
-    let (origin, _) = registry("origin");
-    let (mirror, _) = registry("mirror");
-    let (home, image) = (Home::new(), Image::small(Format::Oci, Platform::AMD64, "written"));
-    image.write_layout(&home.path("in"), "1").unwrap();
-    configure(&home, &with_mirrors(&origin.host(), &[mirror.host()]));
-    home.diolkos().args(["copy", "oci:in:1", &format!("docker://{NAME}/new:1")]).succeed();
-    image.check_in(&origin, "new", "1").unwrap();
-    assert!(mirror.requests().is_empty());
-}
-
-#[test]
 fn what_is_blocked_is_not_asked() {
     let (registry, _) = registry("blocked");
     let home = Home::new();
@@ -254,7 +258,7 @@ fn the_configuration_is_where_flag_and_environment_say() {
     let reference = format!("docker://{NAME}/app:1");
     let prepared = || {
         let mut command = home.diolkos();
-        command.env_remove("CONTAINERS_REGISTRIES_CONF");
+        command.env_remove("CONTAINERS_REGISTRIES_CONF").env_remove("XDG_CONFIG_HOME");
         command
     };
     prepared()
@@ -265,14 +269,14 @@ fn the_configuration_is_where_flag_and_environment_say() {
         .env("CONTAINERS_REGISTRIES_CONF", &other)
         .args(["copy", &reference, "dir:out"])
         .succeed();
-    let own = home.path("config/containers/registries.conf");
+    let own = home.path(".config/containers/registries.conf");
     fs::create_dir_all(own.parent().unwrap()).unwrap();
     fs::copy(&other, &own).unwrap();
     prepared().args(["copy", &reference, "dir:out"]).succeed();
     // A file of the directory beside it adds to it, and what is named later wins.
-    let dropped = home.path("config/containers/registries.conf.d/50-blocked.conf");
+    let dropped = home.path(".config/containers/registries.conf.d/50-blocked.conf");
     fs::create_dir_all(dropped.parent().unwrap()).unwrap();
-    fs::write(&dropped, format!("[[registry]]\nprefix = \"{NAME}\"\nblocked = true\n")).unwrap();
+    fs::write(&dropped, format!("[[registry]]\nlocation = \"{NAME}\"\nblocked = true\n")).unwrap();
     let said = prepared().args(["copy", &reference, "dir:out"]).run().expect_code(1);
     said.expect_words(&["is blocked in"]);
     prepared()

@@ -96,7 +96,8 @@ impl Gate {
                     vec![format!("{asked}{of}{error}")]
                 };
                 let lines = challenges.map_or_else(usual, <[String]>::to_vec);
-                let realm = tokens.realm(request.header("host").unwrap_or_default());
+                let host = request.header("host").unwrap_or_default();
+                let realm = format!("http://{host}/token");
                 Some(challenge(lines, &realm, scope.as_deref().unwrap_or_default()))
             }
         }

@@ -19,8 +19,7 @@ pub struct Tokens {
     identity: Option<String>,
     uses: Option<usize>,
     post_only: bool,
-    pub(super) private: bool,
-    realm: Option<String>,
+    private: bool,
 }
 
 impl Tokens {
@@ -33,7 +32,6 @@ impl Tokens {
             uses: None,
             post_only: false,
             private: false,
-            realm: None,
         }
     }
 
@@ -63,17 +61,6 @@ impl Tokens {
     pub fn private(mut self) -> Self {
         self.private = true;
         self
-    }
-
-    /// Names another place to get tokens from than the registry's own host: a whole URL.
-    #[must_use]
-    pub fn at(mut self, realm: &str) -> Self {
-        self.realm = Some(realm.to_owned());
-        self
-    }
-
-    pub(super) fn realm(&self, host: &str) -> String {
-        self.realm.clone().unwrap_or_else(|| format!("http://{host}/token"))
     }
 
     /// Tells whether somebody is the user; `None` for nobody at all.
