@@ -7,7 +7,7 @@ use std::process::Stdio;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use diolkos_tests::{
-    Access, Fault, Format, Home, Image, Outcome, Platform, Registry, Run as _, Tokens,
+    Access, Answer, Fault, Format, Home, Image, Outcome, Platform, Registry, Run as _, Tokens,
 };
 
 const USER: &str = "me";
@@ -278,6 +278,22 @@ fn credentials_stay_behind_when_blobs_are_elsewhere() {
         assert!(seen.iter().any(|one| one.method == "GET") && seen.len() > 4, "{seen:?}");
         assert!(seen.iter().all(|one| !one.is_authorized()), "{seen:?}");
     }
+}
+
+#[test]
+fn signed_addresses_of_blobs_are_not_shown() {
+    let (registry, home, image) = private(Access::Open);
+    let storage = registry.start_storage([127, 0, 0, 2].into()).unwrap();
+    let layer = &image.layers()[0];
+    let location =
+        format!("http://{}/v2/team/app/blobs/{layer}?X-Amz-Signature=hush-hush", storage.host());
+    let answer = Answer::empty(307).header("Location", location);
+    registry.always("GET", layer, Fault::Answer(answer));
+    pull(&registry, &home, &["--debug"]).expect_success().expect_words(&[&storage.host()]);
+    assert!(storage.requests()[0].target.contains("hush-hush"));
+    storage.always("GET", "", Fault::status(403, "DENIED"));
+    fs::remove_dir_all(home.path("out")).unwrap();
+    pull(&registry, &home, &["--debug"]).expect_code(1).expect_words(&[&storage.host()]);
 }
 
 #[test]

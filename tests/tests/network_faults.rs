@@ -334,6 +334,25 @@ fn a_registry_that_knows_no_head_gets_the_image_all_the_same() {
 }
 
 #[test]
+fn redirects_are_followed_and_not_in_circles() {
+    let world = World::small("redirects");
+    let layer = &world.image.layers()[0];
+    // A relative one, and on to where the bytes are.
+    let location = format!("/v2/app/blobs/{layer}?once=1");
+    for status in [301, 302, 303, 307, 308] {
+        let answer = Answer::empty(status).header("Location", location.as_str());
+        world.source.inject("GET", layer, 1, Fault::Answer(answer));
+    }
+    world.copy_arrives();
+    assert_eq!(world.source.requests_of("GET", layer).len(), 6);
+    let world = World::small("circles");
+    world.source.always("GET", "/blobs/", Fault::Redirect(world.source.host()));
+    world.copy().expect_code(1).expect_words(&["redirect", &world.source.host()]);
+    let most = world.image.blobs.len() * 50;
+    assert!(world.source.requests().len() < most, "{}", world.source.requests().len());
+}
+
+#[test]
 fn a_registry_that_mounts_nothing_is_sent_the_bytes() {
     let faults = [405, 404, 400].map(|status| Fault::Answer(Answer::error(status, "UNSUPPORTED")));
     for fault in faults.into_iter().chain([Fault::IgnoreMount]) {

@@ -110,7 +110,13 @@ fn an_upload_whose_beginning_is_forgotten_starts_again() {
 
 #[test]
 fn an_upload_that_a_registry_says_nothing_about_starts_again() {
-    for answer in [Answer::empty(405), Answer::error(404, "UNSUPPORTED"), Answer::empty(204)] {
+    for answer in [
+        Answer::empty(405),
+        Answer::error(404, "UNSUPPORTED"),
+        // What the most common registry says of an upload that broke off.
+        Answer::error(400, "BLOB_UPLOAD_INVALID"),
+        Answer::empty(204),
+    ] {
         upload(6, |registry| {
             registry.always("GET", "/uploads/", Fault::Answer(answer));
             cut_some(registry);
