@@ -8,7 +8,7 @@ use std::{fs, iter};
 
 use serde_json::{Value, json};
 
-use crate::{Layer, Layout, Registry, sha256};
+use crate::{Layer, Layout, Registry, noise, sha256};
 
 /// The family of media types that an image uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub enum Packing {
     Plain,
     /// gzip.
     Gzip,
+    /// gzip that makes nothing smaller, for content that cannot be.
+    Stored,
     /// Zstandard.
     Zstd,
 }
@@ -75,10 +77,14 @@ impl LayerForm {
     fn media_type(&self, format: Format) -> &'static str {
         match (format, self.packing) {
             (Format::Oci, Packing::Plain) => "application/vnd.oci.image.layer.v1.tar",
-            (Format::Oci, Packing::Gzip) => "application/vnd.oci.image.layer.v1.tar+gzip",
+            (Format::Oci, Packing::Gzip | Packing::Stored) => {
+                "application/vnd.oci.image.layer.v1.tar+gzip"
+            }
             (Format::Oci, Packing::Zstd) => "application/vnd.oci.image.layer.v1.tar+zstd",
             (Format::Docker, Packing::Plain) => "application/vnd.docker.image.rootfs.diff.tar",
-            (Format::Docker, Packing::Gzip) => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+            (Format::Docker, Packing::Gzip | Packing::Stored) => {
+                "application/vnd.docker.image.rootfs.diff.tar.gzip"
+            }
             (Format::Docker, Packing::Zstd) => "application/vnd.docker.image.rootfs.diff.tar.zstd",
         }
     }
@@ -86,8 +92,9 @@ impl LayerForm {
     fn packed(&self) -> Vec<u8> {
         match self.packing {
             Packing::Plain => self.tar.clone(),
-            Packing::Gzip => {
-                let level = flate2::Compression::new(6);
+            Packing::Gzip | Packing::Stored => {
+                let level = if self.packing == Packing::Gzip { 6 } else { 0 };
+                let level = flate2::Compression::new(level);
                 let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
                 encoder
                     .write_all(&self.tar)
@@ -179,6 +186,23 @@ impl Image {
         let top = Layer::new().file("etc/top", format!("top of {seed}\n")).whiteout("etc/filler");
         let layers = [LayerForm::new(base, Packing::Gzip), LayerForm::new(top, Packing::Gzip)];
         Self::new(format, platform, &layers)
+    }
+
+    /// Makes an image for `linux/amd64` whose layers are noise of these sizes, in bytes.
+    pub fn noise(sizes: &[usize], seed: u32) -> Self {
+        let layers: Vec<_> = (0..)
+            .zip(sizes)
+            .map(|(n, size)| {
+                let layer = Layer::new().file("noise", noise(*size, seed * 1000 + n));
+                LayerForm::new(layer, Packing::Stored)
+            })
+            .collect();
+        Self::new(Format::Oci, Platform::AMD64, &layers)
+    }
+
+    /// Returns the bytes that config and layers have together.
+    pub fn size(&self) -> u64 {
+        self.blobs.values().map(|blob| blob.len() as u64).sum()
     }
 
     /// Makes an index of images.

@@ -5,24 +5,34 @@
 //! - [`Home`]: a place to run programs in that nothing of this machine leaks into,
 //! - [`Image`] and [`Layer`]: small real images, in every form they are stored in,
 //! - [`Registry`]: a registry in this process that counts requests and fails on demand,
-//! - [`DockerRegistry`]: the real one, as a process of its own,
+//! - [`Proxy`] and [`WebProxy`]: bad networks, and the proxies that the environment names,
+//! - [`DockerRegistry`] and [`Nginx`]: real servers, as processes of their own, with
+//!   [`Authority`] for their certificates and [`TokenServer`] for their tokens,
 //! - [`require`]: other programs, whose absence skips a test, and fails it in CI.
 
-mod docker_registry;
+mod http;
 mod image;
 mod layer;
 mod layout;
+mod listener;
+mod measure;
 mod peers;
 mod program;
+mod proxy;
 mod registry;
+mod servers;
+mod web_proxy;
 
-pub use docker_registry::DockerRegistry;
 pub use image::{Format, Image, LayerForm, Packing, Platform};
 pub use layer::Layer;
 pub use layout::{Layout, directory_digests};
+pub use measure::{noise, peak_memory};
 pub use peers::{in_ci, is_root, require, require_root};
 pub use program::{Home, Outcome, Run, built_program};
-pub use registry::{Access, Fault, Logged, Manifest, Registry};
+pub use proxy::{Network, Proxy};
+pub use registry::{Access, Answer, Fault, Logged, Manifest, Registry, Tokens};
+pub use servers::{Authority, DockerRegistry, KeyPair, Nginx, Site, Terms, TokenServer};
+pub use web_proxy::WebProxy;
 
 /// Returns the digest of some bytes.
 pub fn sha256(bytes: &[u8]) -> String {
@@ -34,4 +44,9 @@ pub fn sha256(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+/// A failed assertion in another thread must not fail this one too.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -39,7 +39,7 @@ pub fn require_root() -> bool {
 }
 
 /// Looks in the search path, and where Debian keeps what only root uses.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))

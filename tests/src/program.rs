@@ -181,6 +181,33 @@ impl Outcome {
         self
     }
 
+    /// Returns this outcome if all of these words are on standard error.
+    ///
+    /// # Panics
+    /// When one is missing, with all that the program wrote.
+    #[track_caller]
+    pub fn expect_words(self, words: &[&str]) -> Self {
+        for word in words {
+            let (command, said) = (&self.command, &self.stderr);
+            assert!(said.contains(word), "`{command}` does not say `{word}`: {said}");
+        }
+        self
+    }
+
+    /// Returns this outcome if none of these secrets were written anywhere.
+    ///
+    /// # Panics
+    /// When one was, with where.
+    #[track_caller]
+    pub fn expect_secrecy(self, secrets: &[&str]) -> Self {
+        for secret in secrets {
+            for said in [&self.stdout, &self.stderr] {
+                assert!(!said.contains(secret), "`{}` shows `{secret}`: {said}", self.command);
+            }
+        }
+        self
+    }
+
     /// Returns standard output as JSON.
     ///
     /// # Panics

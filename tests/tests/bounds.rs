@@ -2,32 +2,12 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::process::{Child, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
+use std::process::Stdio;
 
 use diolkos_tests::{
     Format, Home, Image, Layer, LayerForm, Layout, Packing, Platform, Registry, Run as _,
-    directory_digests, require,
+    directory_digests, noise, peak_memory, require,
 };
-
-/// Returns the most memory that a child ever had, as long as it could be seen.
-fn peak_memory(child: &mut Child) -> u64 {
-    let path = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    loop {
-        // The system keeps the high-water mark, so that only the last moments can be missed.
-        let status = fs::read_to_string(&path).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-        peak = kilobytes.map_or(peak, |now: u64| now.max(peak));
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success());
-            return peak * 1024;
-        }
-        sleep(Duration::from_millis(2));
-    }
-}
 
 /// A layer that is small in the registry and large when it is unpacked.
 fn inflating(megabytes: usize) -> Image {
@@ -39,18 +19,6 @@ fn inflating(megabytes: usize) -> Image {
     }
     let layer = LayerForm::new(Layer::new().file("large", content), Packing::Gzip);
     Image::new(Format::Oci, Platform::AMD64, &[layer])
-}
-
-/// A layer that no compression makes smaller.
-fn noise(megabytes: u32, seed: u32) -> Vec<u8> {
-    let mut state = seed | 1;
-    let words = (0..megabytes << 18).flat_map(|_| {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state.to_le_bytes()
-    });
-    words.collect()
 }
 
 #[test]
@@ -65,7 +33,9 @@ fn memory_does_not_grow_with_the_size_of_a_layer() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        peak_memory(&mut child)
+        let (status, peak) = peak_memory(&mut child);
+        assert!(status.success());
+        peak
     });
     assert!(peaks[1] < peaks[0] + (40 << 20), "{peaks:?}");
     assert!(peaks[1] < 120 << 20, "{peaks:?}");
@@ -76,7 +46,7 @@ fn memory_does_not_grow_with_what_is_sent() {
     let peaks = [2, 200].map(|megabytes| {
         let (source, destination, home) =
             (Registry::start().unwrap(), Registry::start().unwrap(), Home::new());
-        let layer = Layer::new().file("noise", noise(megabytes, 7));
+        let layer = Layer::new().file("noise", noise(megabytes << 20, 7));
         let layers = [LayerForm::new(layer, Packing::Plain)];
         Image::new(Format::Oci, Platform::AMD64, &layers).seed(&source, "app", "1");
         let mut child = home
@@ -85,7 +55,8 @@ fn memory_does_not_grow_with_what_is_sent() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let peak = peak_memory(&mut child);
+        let (status, peak) = peak_memory(&mut child);
+        assert!(status.success());
         assert!(destination.manifest("app", "1").is_some());
         peak
     });
@@ -97,7 +68,7 @@ fn the_result_is_the_same_on_one_core() {
     let Some(_) = require("taskset") else { return };
     let layers = [1, 2, 3].map(|seed| {
         let layer =
-            Layer::new().file("noise", noise(3, seed)).file("text", "text ".repeat(400_000));
+            Layer::new().file("noise", noise(3 << 20, seed)).file("text", "text ".repeat(400_000));
         LayerForm::new(layer, Packing::Plain)
     });
     let image = Image::new(Format::Oci, Platform::AMD64, &layers);

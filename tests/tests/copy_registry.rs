@@ -187,11 +187,7 @@ fn passing_failures_are_tried_again_as_often_as_asked() {
 
 #[test]
 fn a_registry_that_wants_a_password_gets_it() {
-    let password = || ("me".to_owned(), "se:cret".to_owned());
-    for token in [false, true] {
-        let (user, password) = password();
-        let access =
-            if token { Access::Token { user, password } } else { Access::Basic { user, password } };
+    for access in [Access::basic("me", "se:cret"), Access::token("me", "se:cret")] {
         let (registry, home) = (Registry::start_with(access).unwrap(), Home::new());
         let image = Image::small(Format::Oci, Platform::AMD64, "password");
         image.write_layout(&home.path("in"), "1").unwrap();

@@ -18,7 +18,7 @@ pub struct Request {
 }
 
 /// Programs that tests use, each with the Debian package it is in.
-const PEERS: [(&str, &str); 9] = [
+const PEERS: [(&str, &str); 12] = [
     ("skopeo", "skopeo"),
     ("podman", "podman"),
     ("buildah", "buildah"),
@@ -27,6 +27,9 @@ const PEERS: [(&str, &str); 9] = [
     ("crun", "crun"),
     ("gpg", "gnupg"),
     ("setpriv", "util-linux"),
+    ("nginx", "nginx"),
+    ("htpasswd", "apache2-utils"),
+    ("openssl", "openssl"),
     ("sqlite3", "sqlite3"),
 ];
 

@@ -1,14 +1,18 @@
-//! Who may do what: nobody is asked, or a password, or a token from the registry's own service.
+//! Who may do what: nobody is asked, or a password, or a token.
+//!
+//! The tokens come from the service in [`super::tokens`].
 //!
 //! # Source
-//! CNCF distribution, "Token Authentication Specification"; RFC 7617.
+//! RFC 7617; RFC 6750, section 3.
 
-use std::net::SocketAddr;
+use std::sync::Mutex;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::http::{Request, Response};
+use super::tokens::{Issued, Tokens, Worth};
+use crate::http::{Request, Response};
+use crate::lock;
 
 /// How clients prove who they are.
 #[derive(Clone, Debug)]
@@ -22,55 +26,93 @@ pub enum Access {
         /// Their password.
         password: String,
     },
-    /// By a token, which anybody gets for pulling and the user for pushing too.
-    Token {
-        /// The one user.
-        user: String,
-        /// Their password.
-        password: String,
-    },
+    /// By a token.
+    Token(Tokens),
 }
 
 impl Access {
+    /// Asks for a user and a password.
+    pub fn basic(user: &str, password: &str) -> Self {
+        Self::Basic { user: user.to_owned(), password: password.to_owned() }
+    }
+
+    /// Asks for a token, which anybody gets for pulling and the user for pushing too.
+    pub fn token(user: &str, password: &str) -> Self {
+        Self::Token(Tokens::new(user, password))
+    }
+}
+
+/// The door of a registry.
+pub(super) struct Gate {
+    access: Access,
+    issued: Mutex<Issued>,
+}
+
+impl Gate {
+    pub(super) fn new(access: Access) -> Self {
+        Self { access, issued: Mutex::default() }
+    }
+
+    /// Returns how many tokens were handed out.
+    pub(super) fn tokens(&self) -> usize {
+        lock(&self.issued).count()
+    }
+
     /// Returns the answer to a request that may not pass, or that is for the token service.
-    pub(super) fn refusal(&self, request: &Request, address: SocketAddr) -> Option<Response> {
-        match self {
-            Self::Open => None,
-            Self::Basic { user, password } => {
-                let allowed = sent(request, "Basic ") == Some(basic(user, password).as_str());
-                (!allowed).then(|| {
-                    unauthorized().with("WWW-Authenticate", "Basic realm=\"diolkos-tests\"")
-                })
-            }
-            Self::Token { user, password } => {
-                if request.path == "/token" {
-                    return Some(hand_out(request, &basic(user, password)));
+    ///
+    /// `challenges` are the header lines to ask with in place of the usual one.
+    pub(super) fn refusal(
+        &self,
+        request: &Request,
+        challenges: Option<&[String]>,
+    ) -> Option<Response> {
+        let scope = needed(request);
+        match &self.access {
+            Access::Open => None,
+            Access::Basic { user, password } => {
+                let right = BASE64.encode(format!("{user}:{password}"));
+                if sent(request, "Basic ") == Some(&right) {
+                    return None;
                 }
-                let scope = needed(request);
-                let granted = sent(request, "Bearer ")
-                    .and_then(|token| BASE64.decode(token).ok())
-                    .and_then(|token| String::from_utf8(token).ok());
-                let allowed = granted.is_some_and(|granted| covers(&granted, scope.as_deref()));
-                let scope = scope.map(|scope| format!(",scope=\"{scope}\"")).unwrap_or_default();
-                (!allowed).then(|| {
-                    unauthorized().with(
-                        "WWW-Authenticate",
-                        format!(
-                            "Bearer realm=\"http://{address}/token\",service=\"diolkos-tests\"{scope}"
-                        ),
-                    )
-                })
+                let usual = || vec!["Basic realm=\"diolkos-tests\"".to_owned()];
+                let lines = challenges.map_or_else(usual, <[String]>::to_vec);
+                Some(challenge(lines, "", ""))
+            }
+            Access::Token(tokens) => {
+                if request.path == "/token" {
+                    return Some(lock(&self.issued).answer(tokens, request));
+                }
+                let worth = sent(request, "Bearer ")
+                    .map(|token| lock(&self.issued).spend(token, scope.as_deref()));
+                let error = match worth {
+                    Some(Worth::Enough) => return None,
+                    Some(Worth::TooLittle) => ",error=\"insufficient_scope\"",
+                    Some(Worth::Nothing) => ",error=\"invalid_token\"",
+                    None => "",
+                };
+                let of = if scope.is_some() { ",scope=\"{scope}\"" } else { "" };
+                let usual = || {
+                    let asked = "Bearer realm=\"{realm}\",service=\"diolkos-tests\"";
+                    vec![format!("{asked}{of}{error}")]
+                };
+                let lines = challenges.map_or_else(usual, <[String]>::to_vec);
+                let host = request.header("host").unwrap_or_default();
+                let realm = format!("http://{host}/token");
+                Some(challenge(lines, &realm, scope.as_deref().unwrap_or_default()))
             }
         }
     }
 }
 
-fn unauthorized() -> Response {
+pub(super) fn unauthorized() -> Response {
     Response::error(401, "UNAUTHORIZED", "authentication required")
 }
 
-fn basic(user: &str, password: &str) -> String {
-    BASE64.encode(format!("{user}:{password}"))
+fn challenge(lines: Vec<String>, realm: &str, scope: &str) -> Response {
+    lines.into_iter().fold(unauthorized(), |response, line| {
+        let line = line.replace("{realm}", realm).replace("{scope}", scope);
+        response.with("WWW-Authenticate", line)
+    })
 }
 
 fn sent<'a>(request: &'a Request, scheme: &str) -> Option<&'a str> {
@@ -88,38 +130,4 @@ fn needed(request: &Request) -> Option<String> {
         _ => "pull,push",
     };
     Some(format!("repository:{repository}:{actions}"))
-}
-
-/// Answers the token service: the token names the granted scopes, which is enough for a test.
-fn hand_out(request: &Request, right: &str) -> Response {
-    let known = match sent(request, "Basic ") {
-        Some(sent) if sent == right => true,
-        Some(_) => return unauthorized(),
-        None => false,
-    };
-    let scopes = request.target.split(['?', '&']).filter_map(|pair| pair.strip_prefix("scope="));
-    let granted: Vec<String> = scopes
-        .map(|scope| scope.replace("%3A", ":").replace("%2F", "/").replace("%2C", ","))
-        .flat_map(|scope| scope.split(['+', ' ']).map(str::to_owned).collect::<Vec<_>>())
-        .map(|scope| match scope.rsplit_once(':') {
-            Some((repository, _)) if !known => format!("{repository}:pull"),
-            _ => scope,
-        })
-        .collect();
-    // A client that only wants to know whether its password is right asks for no scope.
-    let token = BASE64.encode(format!("granted {}", granted.join(" ")));
-    let body = serde_json::json!({"token": token, "expires_in": 300}).to_string();
-    Response::new(200).with("Content-Type", "application/json").body(body)
-}
-
-fn covers(granted: &str, needed: Option<&str>) -> bool {
-    let Some((repository, actions)) = needed.and_then(|needed| needed.rsplit_once(':')) else {
-        return true;
-    };
-    granted.split(' ').filter_map(|scope| scope.rsplit_once(':')).any(|(name, given)| {
-        name == repository
-            && actions
-                .split(',')
-                .all(|action| given.split(',').any(|given| given == action || given == "*"))
-    })
 }

@@ -1,14 +1,15 @@
-//! What the paths below `/v2/` mean.
+//! What the paths below `/v2/` mean; uploads are in [`super::uploads`].
 //!
 //! # Source
 //! OCI distribution-spec 1.1.
 
 use std::sync::Mutex;
 
-use super::http::{Request, Response};
-use super::lock;
+use super::faults::Plan;
 use super::store::Store;
-use crate::sha256;
+use super::uploads;
+use crate::http::{Request, Response};
+use crate::{lock, sha256};
 
 /// A path below `/v2/`, taken apart.
 enum Route<'a> {
@@ -46,7 +47,7 @@ fn route(path: &str) -> Option<Route<'_>> {
 }
 
 /// Answers one request.
-pub(super) fn answer(request: &Request, store: &Mutex<Store>) -> Response {
+pub(super) fn answer(request: &Request, store: &Mutex<Store>, plan: &Plan) -> Response {
     let Some(route) = route(&request.path) else {
         return Response::new(404).body("404 page not found\n");
     };
@@ -72,7 +73,7 @@ pub(super) fn answer(request: &Request, store: &Mutex<Store>) -> Response {
             }
         }
         (Route::Blob { repository, digest }, "GET" | "HEAD") => {
-            blob(request, store, repository, digest)
+            blob(request, store, repository, digest, plan)
         }
         (Route::Blob { repository, digest }, "DELETE") => {
             if store.remove_blob(repository, digest) {
@@ -81,14 +82,35 @@ pub(super) fn answer(request: &Request, store: &Mutex<Store>) -> Response {
                 no_blob()
             }
         }
-        (Route::NewUpload { repository }, "POST") => new_upload(request, store, repository),
-        (Route::Upload { repository, id }, _) => upload(request, store, repository, id),
+        (Route::NewUpload { repository }, "POST") => {
+            uploads::begin(request, store, repository, plan)
+        }
+        (Route::Upload { repository, id }, _) => uploads::go_on(request, store, repository, id),
         _ => Response::error(405, "UNSUPPORTED", "the operation is unsupported"),
     }
 }
 
+/// Lets a tag name another manifest.
+pub(super) fn move_tag(request: &Request, store: &Mutex<Store>, digest: &str) {
+    if let Some(Route::Manifest { repository, reference }) = route(&request.path) {
+        lock(store).move_tag(repository, reference, digest);
+    }
+}
+
+/// Keeps what arrived of a body that broke off, or forgets its upload.
+pub(super) fn broken_off(request: &Request, store: &Mutex<Store>, forget: bool) {
+    if let Some(Route::Upload { id, .. }) = route(&request.path) {
+        let store = &mut *lock(store);
+        if forget {
+            store.end_upload(id);
+        } else if matches!(request.method.as_str(), "PATCH" | "PUT") {
+            uploads::keep(request, store, id);
+        }
+    }
+}
+
 fn json(body: impl Into<Vec<u8>>) -> Response {
-    Response::new(200).with("Content-Type", "application/json").body(body)
+    Response::new(200).json(body)
 }
 
 fn no_blob() -> Response {
@@ -121,8 +143,8 @@ fn manifest(store: &Store, repository: &str, reference: &str) -> Response {
         return Response::error(404, "MANIFEST_UNKNOWN", "manifest unknown");
     };
     Response::new(200)
-        .with("Content-Type", &manifest.media_type)
-        .with("Docker-Content-Digest", &manifest.digest)
+        .with("Content-Type", manifest.media_type.as_str())
+        .with("Docker-Content-Digest", manifest.digest.as_str())
         .with("Etag", format!("\"{}\"", manifest.digest))
         .shared_body(manifest.bytes.clone())
 }
@@ -177,81 +199,12 @@ fn missing_content(
         .map(str::to_owned)
 }
 
-fn blob(request: &Request, store: &Store, repository: &str, digest: &str) -> Response {
+fn blob(request: &Request, store: &Store, repository: &str, digest: &str, plan: &Plan) -> Response {
     let Some(content) = store.blob(repository, digest) else { return no_blob() };
     Response::new(200)
         .with("Content-Type", "application/octet-stream")
         .with("Docker-Content-Digest", digest)
         .with("Accept-Ranges", "bytes")
         .shared_body(content)
-        .ranged(request.header("range"))
-}
-
-fn created(repository: &str, digest: &str) -> Response {
-    Response::new(201)
-        .with("Location", format!("/v2/{repository}/blobs/{digest}"))
-        .with("Docker-Content-Digest", digest)
-}
-
-fn new_upload(request: &Request, store: &mut Store, repository: &str) -> Response {
-    if let (Some(digest), Some(from)) = (request.query("mount"), request.query("from"))
-        && store.mount(repository, digest, from)
-    {
-        return created(repository, digest);
-    }
-    if let Some(digest) = request.query("digest") {
-        return finish(store, repository, digest, request.body.clone());
-    }
-    let id = store.start_upload();
-    Response::new(202)
-        .with("Location", format!("/v2/{repository}/blobs/uploads/{id}"))
-        .with("Docker-Upload-Uuid", id)
-        .with("Range", "0-0")
-}
-
-fn upload(request: &Request, store: &mut Store, repository: &str, id: &str) -> Response {
-    let Some(so_far) = store.upload(id) else {
-        return Response::error(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry");
-    };
-    match request.method.as_str() {
-        "GET" => progress(Response::new(204), repository, id, so_far.len()),
-        "PATCH" => {
-            let start = request.header("content-range").and_then(|range| {
-                range.trim_start_matches("bytes ").split('-').next()?.parse::<usize>().ok()
-            });
-            if start.is_some_and(|start| start != so_far.len()) {
-                return progress(Response::new(416), repository, id, so_far.len());
-            }
-            so_far.extend_from_slice(&request.body);
-            progress(Response::new(202), repository, id, so_far.len())
-        }
-        "PUT" => {
-            let Some(digest) = request.query("digest") else {
-                return Response::error(400, "DIGEST_INVALID", "no digest was provided");
-            };
-            let mut content = store.end_upload(id).expect("the upload was just looked at");
-            content.extend_from_slice(&request.body);
-            finish(store, repository, digest, content)
-        }
-        "DELETE" => {
-            store.end_upload(id);
-            Response::new(204)
-        }
-        _ => Response::error(405, "UNSUPPORTED", "the operation is unsupported"),
-    }
-}
-
-fn progress(response: Response, repository: &str, id: &str, size: usize) -> Response {
-    response
-        .with("Location", format!("/v2/{repository}/blobs/uploads/{id}"))
-        .with("Docker-Upload-Uuid", id)
-        .with("Range", format!("0-{}", size.saturating_sub(1)))
-}
-
-fn finish(store: &mut Store, repository: &str, digest: &str, content: Vec<u8>) -> Response {
-    if sha256(&content) != digest {
-        return Response::error(400, "DIGEST_INVALID", "provided digest did not match");
-    }
-    store.add_blob(repository, content);
-    created(repository, digest)
+        .ranged(request.header("range").filter(|_| !plan.ignore_range))
 }

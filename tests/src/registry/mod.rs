@@ -1,67 +1,66 @@
 //! A small OCI registry in this process, for tests, the demo and counting requests.
 //!
 //! It keeps everything in memory and follows the distribution-spec for push, pull, mount, ranges,
-//! tags and deletion, so that any client works with it. Beyond that it can do what real ones
-//! cannot: say which requests it was sent, show its content, and fail in a chosen way.
+//! resumed uploads, tags and deletion, so that any client works with it. Beyond that it can do
+//! what real ones cannot: say which requests it was sent, show its content, and fail or be odd in
+//! a chosen way.
 //!
 //! Why its own: the registries that exist as crates lack mounts, tag lists or names with more
 //! than two parts, and none counts requests or injects faults. It needs nothing but the standard
 //! library's sockets. Speed and persistence are not among its aims; benchmarks run against a
 //! real registry.
 //!
-//! Requests and responses are in `http`, what the paths mean in `api`, content in `store`, who
-//! may do what in `access`, and failures in `faults`.
+//! One request from its head to its answer is in `serve` and `turns`, what the paths mean in `api` and
+//! `uploads`, content in `store`, who may do what in `access` and `tokens`, and failures in
+//! `faults` and `answer`.
 
 mod access;
+mod answer;
 mod api;
 mod faults;
-mod http;
+mod serve;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tokens;
+mod turns;
+mod uploads;
 
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 pub use access::Access;
+use access::Gate;
+pub use answer::Answer;
 pub use faults::Fault;
 use faults::Faults;
-use http::{Connection, Response};
+pub use serve::Logged;
 pub use store::Manifest;
 use store::Store;
+pub use tokens::Tokens;
+use turns::Turns;
+
+use crate::http::Traffic;
+use crate::listener::Listener;
+use crate::lock;
 
 /// A registry that lives until it is dropped.
 pub struct Registry {
-    address: SocketAddr,
+    listener: Listener,
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
 }
 
 /// What all connections see.
 struct Shared {
-    address: SocketAddr,
-    access: Access,
-    store: Mutex<Store>,
+    gate: Gate,
+    store: Arc<Mutex<Store>>,
     faults: Mutex<Faults>,
     requests: Mutex<Vec<Logged>>,
-    connections: Mutex<Vec<TcpStream>>,
-    stopping: AtomicBool,
-}
-
-/// A request that the registry answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Logged {
-    /// The method, such as `GET`.
-    pub method: String,
-    /// Path and query, as sent.
-    pub target: String,
-    /// The response's status; 0 when the connection was cut instead.
-    pub status: u16,
-    /// The `User-Agent` header, if there was one.
-    pub user_agent: Option<String>,
+    traffic: Traffic,
+    turns: Turns,
+    start: Instant,
 }
 
 impl Registry {
@@ -72,30 +71,38 @@ impl Registry {
 
     /// Starts a registry on a free loopback port.
     pub fn start_with(access: Access) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = listener.local_addr()?;
+        Self::launch(Ipv4Addr::LOCALHOST, access, Arc::default())
+    }
+
+    /// Starts another host for the same content, open to everybody, such as registries keep
+    /// their blobs on. It has its own log and its own faults.
+    pub fn start_storage(&self, ip: Ipv4Addr) -> io::Result<Self> {
+        Self::launch(ip, Access::Open, Arc::clone(&self.shared.store))
+    }
+
+    fn launch(ip: Ipv4Addr, access: Access, store: Arc<Mutex<Store>>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
-            address,
-            access,
-            store: Mutex::default(),
+            gate: Gate::new(access),
+            store,
             faults: Mutex::default(),
             requests: Mutex::default(),
-            connections: Mutex::default(),
-            stopping: AtomicBool::new(false),
+            traffic: Traffic::default(),
+            turns: Turns::default(),
+            start: Instant::now(),
         });
         let for_connections = Arc::clone(&shared);
-        let acceptor = std::thread::spawn(move || accept(&listener, &for_connections));
-        Ok(Self { address, shared, acceptor: Some(acceptor) })
+        let listener = Listener::start(ip, move |stream| serve::serve(stream, &for_connections))?;
+        Ok(Self { listener, shared })
     }
 
     /// Returns `127.0.0.1:PORT`, which references start with.
     pub fn host(&self) -> String {
-        self.address.to_string()
+        self.listener.address().to_string()
     }
 
     /// Returns the reference `docker://HOST/REST`.
     pub fn reference(&self, rest: &str) -> String {
-        format!("docker://{}/{rest}", self.address)
+        format!("docker://{}/{rest}", self.host())
     }
 
     /// Returns all requests since the start or the last [`Registry::forget_requests`].
@@ -103,9 +110,32 @@ impl Registry {
         lock(&self.shared.requests).clone()
     }
 
-    /// Starts a new count.
+    /// Returns the requests of a method whose path and query hold `part`.
+    pub fn requests_of(&self, method: &str, part: &str) -> Vec<Logged> {
+        let mut requests = self.requests();
+        requests.retain(|one| one.method == method && one.target.contains(part));
+        requests
+    }
+
+    /// Returns how many bytes of bodies were received, broken ones included.
+    pub fn received(&self) -> u64 {
+        self.shared.traffic.received()
+    }
+
+    /// Returns how many bytes of bodies were sent.
+    pub fn sent(&self) -> u64 {
+        self.shared.traffic.sent()
+    }
+
+    /// Returns how many tokens were handed out.
+    pub fn tokens(&self) -> usize {
+        self.shared.gate.tokens()
+    }
+
+    /// Starts a new count, of requests and bytes.
     pub fn forget_requests(&self) {
         lock(&self.shared.requests).clear();
+        self.shared.traffic.reset();
     }
 
     /// Returns a manifest by tag or digest.
@@ -149,95 +179,22 @@ impl Registry {
         lock(&self.shared.store).remove_blob(repository, digest);
     }
 
-    /// Lets the next `times` requests fail that use `method` and whose path holds `part`.
+    /// Lets the next `times` requests fail that use `method` and whose path or query holds `part`.
+    ///
+    /// Of several failures that fit, the one that was asked for first happens alone. An empty
+    /// method is any.
     pub fn inject(&self, method: &str, part: &str, times: usize, fault: Fault) {
-        lock(&self.shared.faults).add(method, part, times, fault);
+        lock(&self.shared.faults).add(method, part, Some(times), fault);
     }
-}
 
-impl Drop for Registry {
-    fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the acceptor; if the port is gone there is nobody to wake.
-        let _ = TcpStream::connect(self.address);
-        for connection in lock(&self.shared.connections).drain(..) {
-            let _ = connection.shutdown(Shutdown::Both);
-        }
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
-        }
+    /// Makes a fault a habit: it happens to every such request, beside other habits and whatever
+    /// is injected.
+    pub fn always(&self, method: &str, part: &str, fault: Fault) {
+        lock(&self.shared.faults).add(method, part, None, fault);
     }
-}
 
-/// A failed assertion in another thread must not fail this one too.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    for stream in listener.incoming() {
-        if shared.stopping.load(Ordering::SeqCst) {
-            return;
-        }
-        let Ok(stream) = stream else { continue };
-        if let Ok(copy) = stream.try_clone() {
-            lock(&shared.connections).push(copy);
-        }
-        let shared = Arc::clone(shared);
-        std::thread::spawn(move || {
-            // A client that goes away is its own business.
-            let _ = serve(&stream, &shared);
-            let _ = stream.shutdown(Shutdown::Both);
-        });
+    /// Forgets all faults that are still to happen, habits included.
+    pub fn behave(&self) {
+        lock(&self.shared.faults).clear();
     }
-}
-
-/// Answers the requests of one connection, one after the other.
-fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
-    let mut connection = Connection::new(stream)?;
-    while let Some(request) = connection.read_request()? {
-        let fault = lock(&shared.faults).take(&request.method, &request.path);
-        let log = |status| {
-            lock(&shared.requests).push(Logged {
-                method: request.method.clone(),
-                target: request.target.clone(),
-                status,
-                user_agent: request.header("user-agent").map(str::to_owned),
-            });
-        };
-        match fault {
-            Some(Fault::Hang(time)) => std::thread::sleep(time),
-            Some(Fault::Disconnect) => {
-                log(0);
-                return Ok(());
-            }
-            Some(Fault::Status { status, code, retry_after }) => {
-                let mut response = Response::error(status, &code, "injected");
-                if let Some(seconds) = retry_after {
-                    response = response.with("Retry-After", seconds.to_string());
-                }
-                log(status);
-                connection.write_response(&request, &response, None)?;
-                if request.wants_close() {
-                    return Ok(());
-                }
-                continue;
-            }
-            Some(Fault::CutAfter(_) | Fault::FlipByte(_)) | None => {}
-        }
-        let mut response = shared
-            .access
-            .refusal(&request, shared.address)
-            .unwrap_or_else(|| api::answer(&request, &shared.store));
-        if let Some(Fault::FlipByte(at)) = fault {
-            response.flip(at);
-        }
-        let cut = if let Some(Fault::CutAfter(bytes)) = fault { Some(bytes) } else { None };
-        log(response.status);
-        connection.write_response(&request, &response, cut)?;
-        if cut.is_some() || request.wants_close() {
-            return Ok(());
-        }
-    }
-    Ok(())
 }

@@ -111,6 +111,10 @@ impl Store {
         repository.manifests.remove(reference).is_some()
     }
 
+    pub(super) fn move_tag(&mut self, repository: &str, tag: &str, digest: &str) {
+        self.repository(repository).tags.insert(tag.to_owned(), digest.to_owned());
+    }
+
     pub(super) fn start_upload(&mut self) -> String {
         self.last_upload += 1;
         let id = format!("upload-{}", self.last_upload);
