@@ -24,7 +24,7 @@ fn with_password() -> Registry {
 }
 
 fn with_token() -> Registry {
-    let access = Access::Token { user: USER.into(), password: PASSWORD.into() };
+    let access = Access::token(USER, PASSWORD);
     Registry::start_with(access).unwrap()
 }
 
