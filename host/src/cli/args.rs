@@ -58,18 +58,15 @@ pub fn command_line(personality: Personality, transports: &Transports) -> Comman
     let globals: BTreeSet<_> =
         globals.into_iter().chain(global.iter().map(|flag| flag.long.clone())).collect();
     for (mut command, images) in commands {
-        if let Some(images) = images {
-            let mut reserved = globals.clone();
-            reserved.extend(longs(&command));
-            let flags = Flags::of_command(command.get_name(), images, usable(), &reserved);
-            let old =
-                images == Images::Two && flags.iter().any(|it| it.long.ends_with("-tls-verify"));
-            command = flags.extend(command, PLUGINS, false);
-            if old {
-                command = command.arg(switch("tls-verify", "Applies to both sides").hide(true));
-            }
-            problems.extend(flags.problems);
+        let mut reserved = globals.clone();
+        reserved.extend(longs(&command));
+        let flags = Flags::of_command(command.get_name(), images, usable(), &reserved);
+        let old = images == Images::Two && flags.iter().any(|it| it.long.ends_with("-tls-verify"));
+        command = flags.extend(command, PLUGINS, false);
+        if old {
+            command = command.arg(switch("tls-verify", "Applies to both sides").hide(true));
         }
+        problems.extend(flags.problems);
         root = root.subcommand(with_usage(command, name));
     }
     problems.sort();
@@ -159,17 +156,19 @@ pub fn get_words(matches: &ArgMatches) -> Vec<String> {
     words.into_iter().flatten().cloned().collect()
 }
 
-/// Every command, with the images it names if it names any.
-fn commands() -> Vec<(Command, Option<Images>)> {
+/// Every command, with the images it names.
+fn commands() -> Vec<(Command, Images)> {
     vec![
-        (super::copy::command(), Some(Images::Two)),
-        (super::inspect::command(), Some(Images::One)),
-        (super::list_tags::command(), Some(Images::One)),
-        (super::delete::command(), Some(Images::One)),
-        (super::manifest_digest::command(), None),
-        (super::plugin::command(), None),
-        (super::completion::command(), None),
-        (super::generate::command(), None),
+        (super::copy::command(), Images::Two),
+        (super::inspect::command(), Images::One),
+        (super::list_tags::command(), Images::One),
+        (super::delete::command(), Images::One),
+        (super::login::command(), Images::None),
+        (super::logout::command(), Images::None),
+        (super::manifest_digest::command(), Images::None),
+        (super::plugin::command(), Images::None),
+        (super::completion::command(), Images::None),
+        (super::generate::command(), Images::None),
     ]
 }
 

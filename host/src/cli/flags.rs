@@ -34,6 +34,8 @@ pub struct Flag {
 /// Which images a command names, and so which flags it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Images {
+    /// None; the command has the flags for which a manifest names it.
+    None,
     /// One, whose options have no prefix.
     One,
     /// A source and a destination, with the prefixes `src-` and `dest-`.
@@ -66,10 +68,15 @@ impl Flags {
                     let aliases = match (images, side) {
                         (Images::Two, Side::Source) => option.source_aliases.clone(),
                         (Images::Two, _) => option.destination_aliases.clone(),
-                        (Images::One, _) => Vec::new(),
+                        (Images::None | Images::One, _) => Vec::new(),
                     };
                     flags.add(&transport.name, option, long, aliases, reserved);
                 }
+            }
+            if images == Images::Two && option.sides.contains(&Side::Global) && !option.is_global()
+            {
+                let long = option.flag().to_owned();
+                flags.add(&transport.name, option, long, Vec::new(), reserved);
             }
         }
         flags
@@ -82,7 +89,7 @@ impl Flags {
     ) -> Self {
         let mut flags = Self::default();
         for (transport, option) in options(transports) {
-            if option.sides.contains(&Side::Global) {
+            if option.is_global() {
                 let long = option.flag().to_owned();
                 flags.add(&transport.name, option, long, Vec::new(), reserved);
             }
@@ -176,11 +183,12 @@ fn long_flag(option: &OptionManifest, command: &str, images: Images, side: Side)
             _ => format!("src-{flag}"),
         }),
         // The one image is read, deleted or listed. An option for writing only comes along when
-        // the manifest names the command; one that is global as well has its flag already.
-        Images::One if side == Side::Source && !option.sides.contains(&Side::Global) => {
-            let named =
-                option.commands.as_ref().is_some_and(|it| it.iter().any(|it| it == command));
-            (option.sides.contains(&Side::Source) || named).then(|| flag.to_owned())
+        // the manifest names the command.
+        Images::One if side == Side::Source && !option.is_global() => {
+            (option.sides.contains(&Side::Source) || option.names(command)).then(|| flag.to_owned())
+        }
+        Images::None if side == Side::Source && !option.is_global() => {
+            option.names(command).then(|| flag.to_owned())
         }
         _ => None,
     }
@@ -332,7 +340,7 @@ mod tests {
                 { name = "accept", type = "bool", sides = ["destination"] },
                 { name = "agent", type = "string", sides = ["global"], flag = "user-agent-prefix" },
                 { name = "authfile", type = "path", sides = ["source", "destination", "global"] },
-                { name = "keys", type = "list", commands = ["copy"] },
+                { name = "keys", type = "list", commands = ["copy"], further-commands = ["login"] },
                 { name = "policy", type = "string", sides = ["global"] },
             ]
             [[transport]]
@@ -399,7 +407,41 @@ mod tests {
         let transports = transports();
         let flags = Flags::of_command("inspect", Images::One, transports.iter(), &BTreeSet::new());
         let longs: Vec<_> = flags.iter().map(|flag| flag.long.as_str()).collect();
-        assert_eq!(longs, ["creds", "no-creds", "tls-verify"]);
+        assert_eq!(longs, ["authfile", "creds", "no-creds", "tls-verify"]);
+    }
+
+    #[test]
+    fn a_command_without_images_has_the_flags_that_name_it() {
+        let transports = transports();
+        let flags = Flags::of_command("login", Images::None, transports.iter(), &BTreeSet::new());
+        assert_eq!(flags.iter().map(|flag| &flag.long).collect::<Vec<_>>(), ["keys"]);
+        let command = flags.extend(Command::new("login"), "Plugins", false);
+        let matches = command.try_get_matches_from(["login", "--keys", "a,b"]).unwrap();
+        let given = Given {
+            command: "login",
+            images: Images::None,
+            side: Side::Source,
+            matches: &matches,
+            old_tls_verify: Some(false),
+        };
+        let options = given.options(&transports[0]).unwrap();
+        assert_eq!(options.all("keys"), ["a", "b"]);
+        assert_eq!(options.flag("tls-verify").unwrap(), Some(false));
+    }
+
+    #[test]
+    fn a_global_flag_with_sides_is_only_of_commands_that_name_images() {
+        let transports = transports();
+        let names = |flags: &Flags| flags.iter().map(|it| it.long.clone()).collect::<Vec<_>>();
+        let none = BTreeSet::new();
+        assert_eq!(
+            names(&Flags::global(transports.iter(), &none)),
+            ["policy", "user-agent-prefix"]
+        );
+        let copy = names(&Flags::of_command("copy", Images::Two, transports.iter(), &none));
+        for long in ["authfile", "src-authfile", "dest-authfile"] {
+            assert!(copy.iter().any(|it| it == long), "{copy:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::args::command_line;
 use super::console::Personality;
 use super::context::Context;
 use super::flags::one;
-use crate::plugin::{Side, Transports};
+use crate::plugin::Transports;
 
 /// The command's name.
 pub const NAME: &str = "generate";
@@ -96,7 +96,10 @@ fn sections(name: &str, transports: &Transports) -> String {
     if name == "diolkos-copy" {
         text += EVENTS;
     }
-    text += EXIT_CODES;
+    text += match name {
+        "diolkos-login" | "diolkos-logout" => LOGINS,
+        _ => EXIT_CODES,
+    };
     if name == "diolkos" || name == "diolkos-copy" {
         text += FILES;
     }
@@ -126,8 +129,7 @@ fn plugin_options(transports: &Transports) -> String {
              \\fB\\-\\-dest\\-\\fR, in the others none.\n";
     for (transport, _) in transports.usable() {
         for option in transport.options.iter().filter(|option| !option.hidden) {
-            let global = option.sides.contains(&Side::Global);
-            let scope = if global { "all commands" } else { &transport.name };
+            let scope = if option.is_global() { "all commands" } else { &transport.name };
             let flag = escape(option.flag());
             let help = escape(&option.help);
             write!(text, ".TP\n\\fB{flag}\\fR ({})\n{help}\n", escape(scope))
@@ -154,6 +156,45 @@ the image does not exist
 .B 1
 every other failure: wrong usage, and commands that were stopped by Ctrl\-C, SIGTERM or
 \fB\-\-command\-timeout\fR, included
+";
+
+const LOGINS: &str = r".SH FILES
+Credentials are looked for in these files, and the first that has some for a registry counts.
+Without \fB\-\-authfile\fR, \fB\-\-compat\-auth\-file\fR, \fBREGISTRY_AUTH_FILE\fR and
+\fBDOCKER_CONFIG\fR, it is the first of them that is changed, under a lock and in one step; what
+it holds besides stays.
+.TP
+.I $XDG_RUNTIME_DIR/containers/auth.json, /run/containers/UID/auth.json
+containers\-auth.json(5)
+.TP
+.I $XDG_CONFIG_HOME/containers/auth.json
+by default below \fI$HOME/.config\fR
+.TP
+.I $DOCKER_CONFIG/config.json
+by default \fI$HOME/.docker/config.json\fR
+.TP
+.I $HOME/.dockercfg
+as old versions of Docker wrote it
+.SH CREDENTIAL HELPERS
+A file may name programs that keep credentials in its place: \fBcredHelpers\fR for single
+registries, and \fBcredsStore\fR for all others. \fBdocker\-credential\-NAME\fR is run then, and
+stopped when it does not answer within 30 seconds. A helper of \fBcredHelpers\fR must be
+installed; a \fBcredsStore\fR that fails is passed over.
+.SH ENVIRONMENT
+.TP
+.B REGISTRY_AUTH_FILE
+the only file that counts, unless an option names another
+.TP
+.B DOCKER_CONFIG
+the directory of Docker's config.json, which is then what is changed, in Docker's format
+.SH EXIT CODES
+.TP
+.B 0
+success
+.TP
+.B 1
+the registry does not take the user name and password, nobody is logged in, wrong usage, and every
+other failure
 ";
 
 const EVENTS: &str = r".SH PROGRESS EVENTS
@@ -247,14 +288,21 @@ mod tests {
     fn every_command_has_a_page_with_its_exit_codes() {
         let pages = man_pages(&Transports::discover(&[], Trust::current()));
         let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
-        for name in ["diolkos.1", "diolkos-copy.1", "diolkos-list-tags.1", "diolkos-plugin-check.1"]
-        {
+        for name in [
+            "diolkos.1",
+            "diolkos-copy.1",
+            "diolkos-list-tags.1",
+            "diolkos-login.1",
+            "diolkos-plugin-check.1",
+        ] {
             assert!(names.contains(&name), "{names:?}");
         }
         assert!(!names.iter().any(|name| name.contains("generate")), "{names:?}");
         for (name, page) in pages {
             let page = String::from_utf8(page).unwrap();
             assert!(page.contains(".SH EXIT CODES"), "{name}");
+            let keeps_logins = name.starts_with("diolkos-log");
+            assert_eq!(page.contains(".SH CREDENTIAL HELPERS"), keeps_logins, "{name}");
         }
     }
 

@@ -3,6 +3,7 @@
 //! - `args` makes the commands, with the flags of installed plugins (`flags`); `usage` words
 //!   what the parser refuses.
 //! - One file for each command; `endpoint` turns image names into what the engine takes.
+//! - `login` and `logout` speak to the one transport that keeps logins; `prompt` asks the user.
 //! - `console` writes messages in the form the program's name asks for, `output` writes data,
 //!   `progress` shows a copy as it goes.
 //! - `signals` stops commands.
@@ -23,10 +24,13 @@ mod flags;
 mod generate;
 mod inspect;
 mod list_tags;
+mod login;
+mod logout;
 mod manifest_digest;
 mod output;
 mod plugin;
 mod progress;
+mod prompt;
 mod retry;
 mod signals;
 mod usage;
@@ -142,6 +146,8 @@ fn dispatch(context: &Context, name: &str, matches: &ArgMatches) -> Result<()> {
         inspect::NAME => inspect::run(context, matches),
         list_tags::NAME => list_tags::run(context, matches),
         delete::NAME => delete::run(context, matches),
+        login::NAME => login::run(context, matches),
+        logout::NAME => logout::run(context, matches),
         manifest_digest::NAME => manifest_digest::run(context, matches),
         plugin::NAME => plugin::run(context, matches),
         completion::NAME => completion::run(context, matches),

@@ -14,7 +14,7 @@ use super::blob::{BlobCopy, Started};
 use super::verify::Verifier;
 
 /// How often in a row writing may break off without progress, even if the user wants no retries.
-const BREAKS: u32 = 3;
+const BREAKS: u32 = 5;
 /// Bytes after which a break is taken for an accident, and the rest sent at once.
 const PROGRESS: u64 = 1 << 20;
 /// The pause after a second break without progress; it doubles.

@@ -107,6 +107,9 @@ pub struct OptionManifest {
     /// The commands that have the flag; all that fit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commands: Option<Vec<String>>,
+    /// Commands that name no image, such as `login`, and have the flag too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_commands: Vec<String>,
     /// Whether `--help` leaves it out.
     #[serde(default)]
     pub hidden: bool,
@@ -120,7 +123,17 @@ impl OptionManifest {
 
     /// Tells whether `command` has the flag, as far as the manifest limits that.
     pub fn is_for(&self, command: &str) -> bool {
-        self.commands.as_ref().is_none_or(|commands| commands.iter().any(|it| it == command))
+        self.commands.is_none() || self.names(command)
+    }
+
+    /// Tells whether the manifest names `command` for the flag.
+    pub fn names(&self, command: &str) -> bool {
+        self.commands.iter().flatten().chain(&self.further_commands).any(|it| it == command)
+    }
+
+    /// Tells whether every command has the flag.
+    pub fn is_global(&self) -> bool {
+        self.sides.iter().eq([&Side::Global])
     }
 }
 
@@ -152,7 +165,9 @@ pub enum Side {
     Source,
     /// The image that is written.
     Destination,
-    /// The whole program: a flag that every command has, passed to both sides.
+    /// The whole program: a flag that every command has, passed to both sides. Together with a
+    /// side: of the commands that have it, a flag without prefix that counts where the side's own
+    /// is not given.
     Global,
 }
 

@@ -9,7 +9,6 @@
 //! The token specification of the distribution project, and its OAuth2 part; RFC 7617.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +22,7 @@ use serde::Deserialize;
 use crate::challenge::Challenge;
 use crate::client::Client;
 use crate::config::places::Places;
-use crate::credentials::{Found, Identity, Lookup};
+use crate::credentials::{Answer, AuthFiles, Found, Identity, Lookup};
 use crate::message::{self, Payload, Request, Response, Target};
 use crate::options::{Credentials, Options, Secret};
 
@@ -46,7 +45,7 @@ pub(crate) enum Purse {
     /// What the user gave on the command line; `None` is on purpose.
     Given(Option<Credentials>),
     /// What files and helper programs know of `registry/namespace/repository`.
-    Files { key: String, places: Places, auth_file: Option<PathBuf>, helpers: Vec<String> },
+    Files { key: String, places: Places, files: AuthFiles, helpers: Vec<String> },
 }
 
 /// Authentication with one registry for one repository.
@@ -264,7 +263,7 @@ impl Auth {
             return Err(refusal(status, message::failure(response).await, &known.origin));
         }
         let body = message::body(response, MAX_ANSWER).await?;
-        let answer: Answer = serde_json::from_slice(&body).map_err(|error| {
+        let answer: Granted = serde_json::from_slice(&body).map_err(|error| {
             // The body may hold half a token: only what is wrong with it is said.
             Error::new(
                 ErrorKind::Corrupt,
@@ -300,7 +299,7 @@ impl Auth {
 
 impl Purse {
     fn open(&self, host: &Host) -> Result<Known> {
-        let (key, places, auth_file, helpers) = match self {
+        let (key, answer) = match self {
             Self::Given(Some(credentials)) => {
                 return Ok(Known {
                     identity: Some(Identity::Password(credentials.clone())),
@@ -313,28 +312,17 @@ impl Purse {
                     origin: "no credentials were used, as the command line says".to_owned(),
                 });
             }
-            Self::Files { key, places, auth_file, helpers } => (key, places, auth_file, helpers),
-        };
-        let lookup =
-            Lookup { places, auth_file: auth_file.as_deref(), compat_auth_file: None, helpers };
-        Ok(match lookup.find(key, &|note| host.debug(note))? {
-            Some(Found { identity, origin }) => {
-                host.debug(format!("credentials for {key}: {origin}"));
-                Known {
-                    identity: Some(identity),
-                    origin: format!("the credentials of {origin} were used"),
-                }
+            Self::Files { key, places, files, helpers } => {
+                Lookup { places, files, helpers, host }.find(key).map(|answer| (key, answer))?
             }
-            None => {
-                let searched: Vec<String> =
-                    lookup.searched().iter().map(|path| path.display().to_string()).collect();
-                Known {
-                    identity: None,
-                    origin: format!(
-                        "no credentials for {key} were found in {}",
-                        searched.join(", ")
-                    ),
-                }
+        };
+        Ok(match answer {
+            Answer::Found(Found { identity, origin, .. }) => Known {
+                identity: Some(identity),
+                origin: format!("the credentials of {origin} were used"),
+            },
+            Answer::Nothing(nothing) => {
+                Known { identity: None, origin: format!("for {key}: {}", nothing.describe()) }
             }
         })
     }
@@ -372,7 +360,7 @@ impl Form {
 
 /// What a token server answers.
 #[derive(Deserialize)]
-struct Answer {
+struct Granted {
     token: Option<String>,
     access_token: Option<String>,
     #[serde(default, deserialize_with = "seconds")]
@@ -500,7 +488,7 @@ mod tests {
 
     #[test]
     fn the_life_of_a_token_may_be_written_in_any_way() {
-        let life = |text: &str| serde_json::from_str::<Answer>(text).unwrap().expires_in;
+        let life = |text: &str| serde_json::from_str::<Granted>(text).unwrap().expires_in;
         assert_eq!(life(r#"{"expires_in":300}"#), Some(300));
         assert_eq!(life(r#"{"expires_in":-1}"#), Some(0));
         assert_eq!(life(r#"{"expires_in":"300"}"#), None);

@@ -12,12 +12,13 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use diolkos_sdk::{Error, ErrorKind, Host, Result};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, StatusCode, Url, redirect};
+use rustls::ClientConfig;
 
 use crate::auth::{Auth, Authorization, SharedChallenge};
 use crate::challenge::Challenge;
@@ -36,7 +37,10 @@ const NOTICEABLE: Duration = Duration::from_secs(5);
 
 /// A registry that is in use.
 pub(crate) struct Client {
-    pub(crate) http: reqwest::Client,
+    settings: Settings,
+    http: reqwest::Client,
+    /// Makes a connection for each request.
+    fresh: OnceLock<reqwest::Client>,
     /// Host and port that are connected to.
     authority: String,
     /// The host alone, without which credentials are not sent.
@@ -57,6 +61,30 @@ pub(crate) struct Client {
     pub refuses_mounts: AtomicBool,
 }
 
+/// What connections are made with.
+struct Settings {
+    tls: ClientConfig,
+    user_agent: String,
+    proxies: bool,
+}
+
+impl Settings {
+    fn http(&self, idle_connections: usize) -> Result<reqwest::Client> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.tls.clone())
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_max_idle_per_host(idle_connections)
+            .user_agent(&self.user_agent);
+        if !self.proxies {
+            builder = builder.no_proxy();
+        }
+        builder.build().map_err(|error| {
+            Error::new(ErrorKind::Internal, "cannot set up the HTTP client").with_source(error)
+        })
+    }
+}
+
 /// States of [`Client::scheme`].
 pub(crate) const UNKNOWN: u8 = 0;
 pub(crate) const HTTPS: u8 = 1;
@@ -64,26 +92,22 @@ pub(crate) const HTTP: u8 = 2;
 
 impl Client {
     /// Prepares to reach a registry, by the host that users name.
-    pub fn new(domain: &str, tls_verify: bool, options: &Options) -> Result<Self> {
+    pub fn new(domain: &str, tls_verify: bool, options: &Options, host: &Host) -> Result<Self> {
         let authority = if domain == "docker.io" { "registry-1.docker.io" } else { domain };
         let url = Url::parse(&format!("https://{authority}/"))
             .map_err(|error| invalid(format!("invalid registry `{domain}`: {error}")))?;
         let home = url.host_str().unwrap_or_default().to_owned();
-        let tls = tls::config(domain, tls_verify, options.cert_dir.as_deref())?;
-        let mut builder = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .user_agent(&options.user_agent);
-        if is_loopback(&home) {
+        let settings = Settings {
+            tls: tls::config(domain, tls_verify, options, host)?,
+            user_agent: options.user_agent.clone(),
             // Whatever the environment says: a proxy's localhost is not ours.
-            builder = builder.no_proxy();
-        }
-        let http = builder.build().map_err(|error| {
-            Error::new(ErrorKind::Internal, "cannot set up the HTTP client").with_source(error)
-        })?;
+            proxies: !is_loopback(&home),
+        };
+        let http = settings.http(usize::MAX)?;
         Ok(Self {
+            settings,
             http,
+            fresh: OnceLock::new(),
             authority: authority.to_owned(),
             home,
             scheme: AtomicU8::new(if tls_verify { HTTPS } else { UNKNOWN }),
@@ -95,6 +119,15 @@ impl Client {
             least_piece: AtomicUsize::new(0),
             refuses_mounts: AtomicBool::new(false),
         })
+    }
+
+    /// Returns what sends requests: over connections that are kept, or each over one of its own.
+    pub(crate) fn http(&self, fresh: bool) -> &reqwest::Client {
+        if !fresh {
+            return &self.http;
+        }
+        // The settings have made a client before.
+        self.fresh.get_or_init(|| self.settings.http(0).unwrap_or_else(|_| self.http.clone()))
     }
 
     /// Returns host and port that are connected to.

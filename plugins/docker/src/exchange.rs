@@ -170,7 +170,7 @@ impl Client {
         authorization: Option<&Authorization>,
     ) -> Result<Response, Failure> {
         let mut builder = self
-            .http
+            .http(request.fresh_connection)
             .request(request.method.clone(), url.clone())
             .header("docker-distribution-api-version", "registry/2.0")
             .headers(request.headers.clone());

@@ -8,6 +8,8 @@
 //! - [`source`], [`destination`], [`uploads`], [`upload`], [`tags`], [`delete`]: what is done with a registry.
 //! - [`registry`]: open registries, and a repository in one of them.
 //! - [`client`], [`message`]: requests, redirects, HTTPS or not. [`challenge`], [`auth`]: who we are.
+//! - [`config`]: files that say how registries are reached. [`credentials`]: files and programs that
+//!   know who we are. [`login`]: putting us there.
 //! - [`tls`], [`validity`]: certificates. [`errors`]: words and kinds of failures.
 
 mod auth;
@@ -21,7 +23,9 @@ mod download;
 mod errors;
 mod exchange;
 mod gate;
+mod login;
 mod message;
+mod mirrors;
 mod options;
 mod reference;
 mod registry;
@@ -46,6 +50,11 @@ pub struct Docker {
 impl Transport for Docker {
     fn parse(&self, details: &str) -> Result<Box<dyn ImageRef>> {
         Ok(Box::new(reference::DockerRef::parse(details, &self.registries)?))
+    }
+
+    fn extension(&self, name: &str, input: &[u8]) -> Option<Result<Vec<u8>>> {
+        (name == diolkos_sdk::login::NAME)
+            .then(|| diolkos_sdk::login::answer(&login::DockerLogins, input))
     }
 }
 

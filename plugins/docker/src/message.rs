@@ -56,6 +56,8 @@ pub(crate) struct Request {
     pub part_of_upload: bool,
     /// Whether its body must go nowhere else.
     pub confidential: bool,
+    /// Whether it gets a connection of its own: one that is in use may be about to break.
+    pub fresh_connection: bool,
 }
 
 impl Request {
@@ -70,6 +72,7 @@ impl Request {
             patience: Some(IDLE_TIMEOUT),
             part_of_upload: false,
             confidential: false,
+            fresh_connection: false,
         }
     }
 

@@ -47,7 +47,7 @@ impl Credentials {
 }
 
 /// How the user wants a registry to be reached.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Options {
     /// Whether only HTTPS with valid certificates will do; `None` is as registries.conf says.
     pub tls_verify: Option<bool>,
@@ -56,13 +56,15 @@ pub(crate) struct Options {
     /// Who we are, if that was said: somebody, or nobody at all.
     pub credentials: Option<Option<Credentials>>,
     /// Where credentials are kept, in place of the usual files.
-    pub auth_file: Option<PathBuf>,
+    pub auth_file: Option<String>,
     /// A bearer token to use as it is.
     pub registry_token: Option<Secret>,
     /// What we call ourselves.
     pub user_agent: String,
     /// registries.conf, in place of the usual one.
     pub registries_conf: Option<PathBuf>,
+    /// Where registry configuration files are, containers-registries.d(5).
+    pub registries_d: Option<PathBuf>,
     /// Details of TLS, containers-tls-details.yaml(5).
     pub tls_details: Option<PathBuf>,
     /// How long an answer, or its next bytes, may take.
@@ -88,8 +90,9 @@ impl Options {
         Ok(Self {
             tls_verify: options.flag("tls-verify")?,
             cert_dir: path("cert-dir"),
-            auth_file: path("authfile"),
+            auth_file: options.get("authfile").map(str::to_owned),
             registries_conf: path("registries-conf"),
+            registries_d: path("registries.d"),
             tls_details: path("tls-details"),
             idle_timeout: idle_timeout(session)?,
             credentials: credentials(session)?,

@@ -142,7 +142,8 @@ impl ImageRef for DockerRef {
                 ),
             ));
         }
-        Ok(Box::new(crate::source::DockerSource::new(self.repository(session)?)))
+        let places = self.registries.places(&self.name, session)?;
+        Ok(Box::new(crate::source::DockerSource::new(places)?))
     }
 
     fn create(&self, session: &Session) -> Result<Box<dyn Destination>> {

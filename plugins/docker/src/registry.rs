@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -20,54 +21,110 @@ use reqwest::header::{ACCEPT, HeaderName, HeaderValue};
 use crate::auth::{Auth, Purse};
 use crate::client::Client;
 use crate::config::places::Places;
+use crate::config::registries_conf::{PullSource, RegistriesConf};
+use crate::config::registries_d::RegistriesD;
+use crate::credentials::AuthFiles;
 use crate::message::{Payload, Request, Response, Target};
 use crate::options::Options;
 
-/// The registries that a transport has reached so far.
+/// The registries that a transport has reached so far, and what configuration says of them.
 #[derive(Default)]
 pub(crate) struct Registries {
+    /// By the file that the user named.
+    confs: Mutex<HashMap<Option<PathBuf>, Arc<RegistriesConf>>>,
     clients: Mutex<HashMap<(String, bool, Options), Arc<Client>>>,
     auths: Mutex<HashMap<(String, bool, Options, Purse), Arc<Auth>>>,
 }
 
+/// A place that an image may be read from: its own, or a mirror.
+pub(crate) struct Place {
+    /// What the image is called there.
+    pub name: Reference,
+    /// How to get there; an error where that is forbidden or set up wrongly.
+    pub repository: Result<Repository>,
+}
+
 impl Registries {
     /// Returns a repository to write to, delete from or list; nothing is sent yet.
+    ///
+    /// # Errors
+    /// The registry is blocked, or a configuration file is broken.
     pub fn repository(&self, name: &Reference, session: &Session) -> Result<Repository> {
         let options = Options::of(session)?;
-        self.at(name, false, &options, session)
+        let conf = self.conf(&options, &session.host)?;
+        conf.check(name)?;
+        self.at(&conf, &conf.direct(name), &options, session)
     }
 
-    /// Returns the places that an image can be read from, in the order to try them.
-    pub fn sources(&self, name: &Reference, session: &Session) -> Result<Vec<Repository>> {
-        Ok(vec![self.repository(name, session)?])
+    /// Returns the places that an image can be read from, in the order to try them; there is one at
+    /// least.
+    pub fn places(&self, name: &Reference, session: &Session) -> Result<Vec<Place>> {
+        let options = Options::of(session)?;
+        let conf = self.conf(&options, &session.host)?;
+        let sources = conf.pull_sources(name)?;
+        let place = |source: PullSource| {
+            let mut options = options.clone();
+            if source.reference.domain() != name.domain() {
+                // What the user gave is for the registry that the user named.
+                options.credentials = options.credentials.filter(Option::is_none);
+                options.registry_token = None;
+            }
+            let repository = conf
+                .check(&source.reference)
+                .and_then(|()| self.at(&conf, &source, &options, session));
+            Place { name: source.reference, repository }
+        };
+        Ok(sources.into_iter().map(place).collect())
+    }
+
+    fn conf(&self, options: &Options, host: &Host) -> Result<Arc<RegistriesConf>> {
+        let mut confs = self.confs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(conf) = confs.get(&options.registries_conf) {
+            return Ok(conf.clone());
+        }
+        let places = Places::current();
+        let conf = RegistriesConf::load(&places, options.registries_conf.as_deref())?;
+        for note in conf.notes() {
+            host.debug(note);
+        }
+        if let Some(dir) = &options.registries_d {
+            // What is in there will count with signatures; that it makes sense, counts now.
+            for note in RegistriesD::load(&places, Some(dir))?.notes() {
+                host.debug(note);
+            }
+        }
+        let conf = Arc::new(conf);
+        confs.insert(options.registries_conf.clone(), conf.clone());
+        Ok(conf)
     }
 
     fn at(
         &self,
-        name: &Reference,
-        insecure: bool,
+        conf: &RegistriesConf,
+        place: &PullSource,
         options: &Options,
         session: &Session,
     ) -> Result<Repository> {
-        let verify = options.tls_verify.unwrap_or(!insecure);
+        let name = &place.reference;
+        let verify = options.tls_verify.unwrap_or(!place.insecure);
         let key = (name.domain().to_owned(), verify, options.clone());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let client = if let Some(client) = clients.get(&key) {
             client.clone()
         } else {
-            let client = Arc::new(Client::new(&key.0, verify, options)?);
+            let client = Arc::new(Client::new(&key.0, verify, options, &session.host)?);
             clients.insert(key.clone(), client.clone());
             client
         };
         drop(clients);
         let purse = match &options.credentials {
             Some(given) => Purse::Given(given.clone()),
-            None => Purse::Files {
-                key: name.name(),
-                places: Places::current(),
-                auth_file: options.auth_file.clone(),
-                helpers: Vec::new(),
-            },
+            None => {
+                let places = Places::current();
+                let files = AuthFiles::for_images(options.auth_file.as_deref(), &places);
+                let helpers = conf.credential_helpers().to_vec();
+                Purse::Files { key: name.name(), places, files, helpers }
+            }
         };
         let (domain, verify, options) = key;
         let mut auths = self.auths.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! Reading side: manifests and blobs, each with one request.
 //!
-//! Opening sends nothing. A blob is resumed with a range. Foreign layers come from the URLs in
+//! Opening sends nothing. Where there are mirrors, [`crate::mirrors`] decides whom to ask. A blob is
+//! resumed with a range. Foreign layers come from the URLs in
 //! their descriptor, without credentials, and from the registry only where those fail.
 
 use std::sync::{Mutex, PoisonError};
@@ -17,18 +18,88 @@ use reqwest::{Method, StatusCode, Url};
 use crate::download::{Download, Empty};
 use crate::errors;
 use crate::message::{self, Request, Response, Target};
-use crate::registry::{Access, Repository};
+use crate::mirrors::Mirrors;
+use crate::registry::{Access, Place, Repository};
 
-/// An image in a registry.
+/// An image in a registry, or in mirrors of it.
 pub(crate) struct DockerSource {
-    repository: Repository,
+    mirrors: Mirrors,
     /// The top-level manifest, once it was read: nothing is asked twice.
     top: Mutex<Option<RawManifest>>,
 }
 
 impl DockerSource {
-    pub fn new(repository: Repository) -> Self {
-        Self { repository, top: Mutex::default() }
+    /// Makes the source of an image that may be had in several places, first the best.
+    ///
+    /// # Errors
+    /// The only place cannot be used.
+    pub fn new(places: Vec<Place>) -> Result<Self> {
+        Ok(Self { mirrors: Mirrors::new(places)?, top: Mutex::default() })
+    }
+}
+
+impl Source for DockerSource {
+    fn manifest(&self, instance: Option<&Digest>) -> Result<RawManifest> {
+        if let Some(instance) = instance {
+            return self.mirrors.from_chosen(|reader| reader.manifest(Some(instance)));
+        }
+        let mut top = self.top.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(top) = &*top {
+            return Ok(top.clone());
+        }
+        let read = self.mirrors.choose(|reader| reader.manifest(None))?;
+        *top = Some(read.clone());
+        Ok(read)
+    }
+
+    fn blob(&self, blob: &Descriptor, from: u64) -> Result<Blob> {
+        if from > 0 && blob.size == Some(from) {
+            return Ok(Blob { size: blob.size, reader: Box::new(Empty) });
+        }
+        self.mirrors.from_chosen(|reader| reader.blob(blob, from))
+    }
+}
+
+/// Reads what one place has.
+pub(crate) struct Reader<'a> {
+    repository: &'a Repository,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(repository: &'a Repository) -> Self {
+        Self { repository }
+    }
+
+    fn manifest(&self, instance: Option<&Digest>) -> Result<RawManifest> {
+        let what = match instance {
+            Some(instance) => instance.as_str(),
+            None => self.repository.tag_or_digest().unwrap_or("latest"),
+        };
+        self.repository
+            .block_on(self.read_manifest(what))
+            .map_err(|error| self.with_way_out(error, what))
+            .context(|| format!("reading manifest {what} in {}", self.repository.name.name()))
+    }
+
+    fn blob(&self, blob: &Descriptor, from: u64) -> Result<Blob> {
+        let foreign = media_type::is_foreign_layer(&blob.media_type) && !blob.urls.is_empty();
+        self.repository.block_on(async {
+            let failed = if foreign {
+                match self.read_foreign(&blob.urls, from).await {
+                    Ok(blob) => return Ok(blob),
+                    Err(error) => Some(error),
+                }
+            } else {
+                None
+            };
+            let rest = format!("/blobs/{}", blob.digest);
+            let request = self.repository.request(Method::GET, &rest, Access::Pull);
+            match (self.read_blob(request, from).await, failed) {
+                (Ok(blob), _) => Ok(blob),
+                (Err(error), Some(failed)) if error.kind() == ErrorKind::NotFound => Err(failed),
+                (Err(error), _) => Err(error.context("fetching blob")),
+            }
+        })
     }
 
     /// Says how to find out which tags there are, where one is missing.
@@ -92,54 +163,6 @@ impl DockerSource {
             }
         }
         Err(last.context("failed fetching external blob from all urls"))
-    }
-}
-
-impl Source for DockerSource {
-    fn manifest(&self, instance: Option<&Digest>) -> Result<RawManifest> {
-        let mut top = self.top.lock().unwrap_or_else(PoisonError::into_inner);
-        let what = match (instance, &*top) {
-            (Some(instance), _) => instance.as_str(),
-            (None, Some(top)) => return Ok(top.clone()),
-            (None, None) => self.repository.tag_or_digest().unwrap_or("latest"),
-        };
-        let manifest = |this: &Self| {
-            this.repository
-                .block_on(this.read_manifest(what))
-                .map_err(|error| this.with_way_out(error, what))
-                .context(|| format!("reading manifest {what} in {}", this.repository.name.name()))
-        };
-        if instance.is_some() {
-            drop(top);
-            return manifest(self);
-        }
-        let read = manifest(self)?;
-        *top = Some(read.clone());
-        Ok(read)
-    }
-
-    fn blob(&self, blob: &Descriptor, from: u64) -> Result<Blob> {
-        if from > 0 && blob.size == Some(from) {
-            return Ok(Blob { size: blob.size, reader: Box::new(Empty) });
-        }
-        let foreign = media_type::is_foreign_layer(&blob.media_type) && !blob.urls.is_empty();
-        self.repository.block_on(async {
-            let failed = if foreign {
-                match self.read_foreign(&blob.urls, from).await {
-                    Ok(blob) => return Ok(blob),
-                    Err(error) => Some(error),
-                }
-            } else {
-                None
-            };
-            let rest = format!("/blobs/{}", blob.digest);
-            let request = self.repository.request(Method::GET, &rest, Access::Pull);
-            match (self.read_blob(request, from).await, failed) {
-                (Ok(blob), _) => Ok(blob),
-                (Err(error), Some(failed)) if error.kind() == ErrorKind::NotFound => Err(failed),
-                (Err(error), _) => Err(error.context("fetching blob")),
-            }
-        })
     }
 }
 

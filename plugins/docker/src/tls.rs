@@ -4,15 +4,14 @@
 //! further authorities, `*.cert` and `*.key` are a client's certificate and key. Without
 //! verification any certificate is taken, but the handshake must still be signed with its key.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use diolkos_sdk::{Error, ErrorKind, Result};
+use diolkos_sdk::{Error, ErrorKind, Host, Result};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -20,33 +19,43 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
+use crate::config::certs::CertDir;
+use crate::config::places::Places;
+use crate::config::tls_details::TlsDetails;
+use crate::options::Options;
 use crate::validity;
-
-/// Where certificates of a registry are looked for, below which a directory has its name.
-const SYSTEM_DIRS: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 
 /// Makes the TLS settings for a registry.
 ///
 /// `registry` is the host as the user names it, with its port.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] for half a pair of client certificate and key, or broken ones.
+/// [`ErrorKind::InvalidInput`] for half a pair of client certificate and key, broken ones, and
+/// details of TLS that make no sense.
 pub(crate) fn config(
     registry: &str,
     verify: bool,
-    cert_dir: Option<&Path>,
+    options: &Options,
+    host: &Host,
 ) -> Result<ClientConfig> {
-    let provider = Arc::new(ring::default_provider());
-    let dir = cert_dir.map(Path::to_owned).or_else(|| usual_dir(registry));
-    let files = dir.as_deref().map(Files::read).transpose()?.unwrap_or_default();
+    let details = options.tls_details.as_deref().map(TlsDetails::read).transpose()?;
+    let details = details.unwrap_or_default();
+    let dir = CertDir::find(&Places::current(), options.cert_dir.as_deref(), registry)?;
+    for note in details.notes().iter().chain(&dir.notes) {
+        host.debug(note);
+    }
+    let provider = details.provider();
+    let files = dir.path.as_deref().map(Files::read).transpose()?.unwrap_or_default();
     let verifier: Arc<dyn ServerCertVerifier> = if verify {
         verifier(&provider, files.authorities)?
     } else {
         Arc::new(AnyCertificate(provider.clone()))
     };
     let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring supports the default versions of TLS")
+        .with_protocol_versions(&details.versions())
+        .map_err(|error| {
+            invalid("the details of TLS leave nothing to speak".to_owned()).with_source(error)
+        })?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     match files.client {
@@ -62,13 +71,6 @@ pub(crate) fn config(
         }
         None => Ok(builder.with_no_client_auth()),
     }
-}
-
-fn usual_dir(registry: &str) -> Option<PathBuf> {
-    let home =
-        env::var_os("HOME").map(|home| PathBuf::from(home).join(".config/containers/certs.d"));
-    let dirs = home.into_iter().chain(SYSTEM_DIRS.map(PathBuf::from));
-    dirs.map(|dir| dir.join(registry)).find(|dir| dir.is_dir())
 }
 
 /// What a directory of certificates holds.
@@ -279,20 +281,25 @@ impl ServerCertVerifier for AnyCertificate {
 mod tests {
     use super::*;
 
+    fn config(dir: &Path, verify: bool) -> Result<ClientConfig> {
+        let options = Options { cert_dir: Some(dir.to_owned()), ..Options::default() };
+        super::config("r", verify, &options, &Host::silent())
+    }
+
     #[test]
     fn half_a_pair_of_certificate_and_key_is_named() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.cert"), "").unwrap();
-        let error = config("r", true, Some(dir.path())).unwrap_err();
+        let error = config(dir.path(), true).unwrap_err();
         assert!(error.message().contains("missing key"), "{error}");
         assert!(error.message().contains("extension .crt"), "{error}");
         fs::rename(dir.path().join("a.cert"), dir.path().join("a.key")).unwrap();
-        let error = config("r", true, Some(dir.path())).unwrap_err();
+        let error = config(dir.path(), true).unwrap_err();
         assert!(error.message().contains("missing client certificate"), "{error}");
     }
 
     #[test]
     fn a_directory_that_is_not_there_holds_nothing() {
-        assert!(config("r", false, Some(Path::new("/diolkos-has-no-such"))).is_ok());
+        assert!(config(Path::new("/diolkos-has-no-such"), false).is_ok());
     }
 }

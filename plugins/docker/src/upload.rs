@@ -292,7 +292,9 @@ impl Upload {
                     self.advance(&mut rest, received);
                 }
                 _ => {
-                    // What the registry has is not what we thought: the host begins again.
+                    // What the registry has is not what we thought: the host begins again, with
+                    // pieces that are more likely to arrive.
+                    self.uploads.use_smaller_pieces(length);
                     self.location = None;
                     return Err(self.uploads.uploading(
                         Error::new(ErrorKind::Unavailable, "the registry has lost the upload")

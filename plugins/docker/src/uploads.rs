@@ -3,7 +3,8 @@
 //! With a digest known beforehand, bytes and digest go in one PUT; otherwise the bytes go in a
 //! PATCH and the digest in a PUT. A registry that refuses the former gets the latter from then on.
 //! Where a connection has broken, or a body was too large, the bytes go in pieces from then on, each
-//! in a PATCH of its own that is answered. The bytes come from [`crate::upload`].
+//! in a PATCH of its own, over a connection of its own: a network that breaks connections after so
+//! many bytes lets these pass. The bytes come from [`crate::upload`].
 //!
 //! An upload that was begun in vain is kept for another blob; one that broke is kept for its own,
 //! and goes on where the registry says that it got to. In the end what is left is cancelled.
@@ -132,7 +133,13 @@ impl Uploads {
         if !status.is_success() {
             let error = message::failure(response).await;
             self.repository.host.debug(format!("the state of an upload is not known: {error}"));
-            return if error.kind().is_transient() { Err(error) } else { Ok(None) };
+            // CNCF distribution forgets an upload whose last request broke off: its URL holds the
+            // number of bytes, and that is now another.
+            return if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
+                Ok(None)
+            } else {
+                Err(error)
+            };
         }
         let next = next_location(&response, location)?;
         let received = received(response.headers());
@@ -348,9 +355,10 @@ impl Uploads {
         let end = from + piece.len() as u64;
         let range = HeaderValue::from_str(&format!("{from}-{}", end.saturating_sub(1)))
             .expect("digits make a valid header");
-        let request = self
+        let mut request = self
             .request(Method::PATCH, location.clone(), Payload::Bytes(piece))
             .header(CONTENT_RANGE, range);
+        request.fresh_connection = true;
         let response = within(STORE_PATIENCE, self.repository.send(request)).await?;
         let status = response.status();
         if status == StatusCode::PAYLOAD_TOO_LARGE {

@@ -11,15 +11,12 @@
 //! Each parser is a function of a text and the path that its messages name. What is odd but no
 //! error becomes a note, for the log of whoever wonders why a setting has no effect.
 
-// Until the transport asks for them.
-#[allow(dead_code)]
 pub(crate) mod certs;
 pub(crate) mod places;
-#[allow(dead_code)]
 pub(crate) mod registries_conf;
+// Signatures will ask for these.
 #[allow(dead_code)]
 pub(crate) mod registries_d;
 mod text;
-#[allow(dead_code)]
 pub(crate) mod tls_details;
 mod yaml;

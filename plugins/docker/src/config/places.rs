@@ -1,6 +1,7 @@
 //! Where configuration is looked for: the environment of this process, as a value.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The variables and directories that configuration files are found by.
@@ -20,6 +21,8 @@ pub(crate) struct Places {
     pub docker_config: Option<PathBuf>,
     /// `$CONTAINERS_REGISTRIES_CONF`.
     pub registries_conf: Option<PathBuf>,
+    /// `$PATH`, where helper programs are.
+    pub path: Option<OsString>,
     /// `/etc`, but for tests.
     pub etc: PathBuf,
     /// `/run`, but for tests.
@@ -39,6 +42,7 @@ impl Places {
             auth_file: path("REGISTRY_AUTH_FILE"),
             docker_config: path("DOCKER_CONFIG"),
             registries_conf: path("CONTAINERS_REGISTRIES_CONF"),
+            path: env::var_os("PATH"),
             etc: PathBuf::from("/etc"),
             run: PathBuf::from("/run"),
             uid: rustix::process::getuid().as_raw(),
@@ -55,6 +59,7 @@ impl Places {
             auth_file: None,
             docker_config: None,
             registries_conf: None,
+            path: None,
             etc: root.join("etc"),
             run: root.join("run"),
             uid: 1000,

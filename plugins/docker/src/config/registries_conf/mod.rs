@@ -162,9 +162,12 @@ impl RegistriesConf {
 
     /// Returns the registry with the longest prefix of `name`.
     pub fn find(&self, name: &Reference) -> Option<&Registry> {
-        let name = name.to_string();
+        self.find_text(&name.to_string())
+    }
+
+    fn find_text(&self, name: &str) -> Option<&Registry> {
         let matching =
-            self.registries.values().filter(|entry| names::covered(&name, &entry.prefix).is_some());
+            self.registries.values().filter(|entry| names::covered(name, &entry.prefix).is_some());
         // Of two that are as long (`*.b.c` and `a.b.c`) the first in order holds, as elsewhere.
         matching.rev().max_by_key(|entry| entry.prefix.len())
     }
@@ -202,6 +205,17 @@ impl RegistriesConf {
         }
     }
 
+    /// Does [`Self::check`] for a whole registry, `host[:port]`; returns whether it is insecure.
+    ///
+    /// # Errors
+    /// As for [`Self::check`].
+    pub fn check_host(&self, registry: &str) -> Result<bool> {
+        match self.find_text(registry) {
+            Some(entry) if entry.is_blocked() => Err(self.blocked_error(entry)),
+            entry => Ok(entry.is_some_and(Registry::is_insecure)),
+        }
+    }
+
     fn blocked_error(&self, registry: &Registry) -> Error {
         let main = self.files.main.display();
         let message = match self.files.drop_ins.last() {
@@ -220,6 +234,16 @@ impl RegistriesConf {
         &self.helpers
     }
 
+    /// Returns what is odd about the files, though no error, for the log.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+/// What is said of names without a registry. `docker:` names have one, or Docker's; the entries are
+/// read all the same, so that a file with a broken one is refused as by other programs.
+#[allow(dead_code, reason = "for transports whose names may be short")]
+impl RegistriesConf {
     /// Returns the registries, `host[:port]`, that a name without registry may be of, in order.
     pub fn unqualified_search_registries(&self) -> &[String] {
         &self.search
@@ -254,11 +278,6 @@ impl RegistriesConf {
         };
         Ok(self.recorded.get_or_init(|| aliases))
     }
-
-    /// Returns what is odd about the files, though no error, for the log.
-    pub fn notes(&self) -> &[String] {
-        &self.notes
-    }
 }
 
 fn loading(path: &Path, error: Error) -> Error {
@@ -269,6 +288,7 @@ fn loading(path: &Path, error: Error) -> Error {
 ///
 /// # Errors
 /// As for [`RegistriesConf::load`].
+#[cfg_attr(not(any(test, feature = "fuzzing")), allow(dead_code))]
 pub(crate) fn parse(text: &str, path: &Path) -> Result<RegistriesConf> {
     let mut conf = RegistriesConf::default();
     conf.merge(file::parse(text, path, Versions::Any)?);

@@ -61,6 +61,7 @@ pub(crate) struct PullSource {
 
 impl Registry {
     /// Returns the beginning of the names that this is about.
+    #[cfg(test)]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
