@@ -19,13 +19,11 @@ const USER: &str = "ada";
 const PASSWORD: &str = "hush-hush:1815";
 
 fn with_password() -> Registry {
-    let access = Access::Basic { user: USER.into(), password: PASSWORD.into() };
-    Registry::start_with(access).unwrap()
+    Registry::start_with(Access::basic(USER, PASSWORD)).unwrap()
 }
 
 fn with_token() -> Registry {
-    let access = Access::Token { user: USER.into(), password: PASSWORD.into() };
-    Registry::start_with(access).unwrap()
+    Registry::start_with(Access::token(USER, PASSWORD)).unwrap()
 }
 
 fn auth(user: &str, password: &str) -> String {
