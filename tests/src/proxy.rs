@@ -5,7 +5,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ const PIECES: usize = 64;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Network {
     cut_after: Option<u64>,
+    /// How many connections that happens to.
+    cuts: Option<u64>,
     latency: Duration,
 }
 
@@ -34,6 +36,13 @@ impl Network {
     #[must_use]
     pub fn cutting_after(mut self, bytes: u64) -> Self {
         self.cut_after = Some(bytes);
+        self
+    }
+
+    /// Cuts only the first connections.
+    #[must_use]
+    pub fn only_first(mut self, connections: u64) -> Self {
+        self.cuts = Some(connections);
         self
     }
 
@@ -67,7 +76,11 @@ impl Proxy {
         let counts = Arc::new(Counts::default());
         let for_connections = Arc::clone(&counts);
         let listener = Listener::start(Ipv4Addr::LOCALHOST, move |client| {
-            for_connections.connections.fetch_add(1, Ordering::Relaxed);
+            let before = for_connections.connections.fetch_add(1, Ordering::Relaxed);
+            let mut network = network;
+            if network.cuts.is_some_and(|cuts| before >= cuts) {
+                network.cut_after = None;
+            }
             forward(client, server, network, &for_connections)
         })?;
         Ok(Self { listener, counts })
@@ -110,6 +123,7 @@ struct Line<'a> {
     server: OnceLock<TcpStream>,
     /// Bytes that may still pass.
     left: AtomicU64,
+    cut: AtomicBool,
     counts: &'a Counts,
 }
 
@@ -143,6 +157,7 @@ fn forward(
         client,
         server: OnceLock::from(stream.try_clone()?),
         left: AtomicU64::new(network.cut_after.unwrap_or(u64::MAX)),
+        cut: AtomicBool::new(false),
         counts,
     };
     let (line, server) = (&line, &stream);
@@ -193,7 +208,7 @@ fn write(mut to: &TcpStream, from: &Receiver<(Instant, Vec<u8>)>, line: &Line, c
         let allowed = line.take(piece.len());
         let written = to.write_all(&piece[..allowed]);
         count.fetch_add(allowed as u64, Ordering::Relaxed);
-        if allowed < piece.len() {
+        if allowed < piece.len() && !line.cut.swap(true, Ordering::Relaxed) {
             line.counts.cut.fetch_add(1, Ordering::Relaxed);
         }
         if written.is_err() || allowed < piece.len() {
@@ -258,6 +273,22 @@ mod tests {
             assert_eq!(proxy.to_server() + proxy.to_client(), round * 1000);
             assert_eq!(proxy.cuts(), round);
         }
+    }
+
+    #[test]
+    fn only_the_first_connections_are_cut_if_so_asked() {
+        let server = echo();
+        let network = Network::good().cutting_after(10).only_first(1);
+        let proxy = Proxy::start(&server.address().to_string(), network).unwrap();
+        let lengths = [(); 2].map(|()| {
+            let mut stream = connect(&proxy);
+            stream.write_all(&[1; 20]).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let mut received = Vec::new();
+            let _ = stream.read_to_end(&mut received);
+            received.len()
+        });
+        assert_eq!((lengths, proxy.cuts()), ([0, 20], 1));
     }
 
     #[test]

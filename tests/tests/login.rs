@@ -19,8 +19,7 @@ const USER: &str = "ada";
 const PASSWORD: &str = "hush-hush:1815";
 
 fn with_password() -> Registry {
-    let access = Access::Basic { user: USER.into(), password: PASSWORD.into() };
-    Registry::start_with(access).unwrap()
+    Registry::start_with(Access::basic(USER, PASSWORD)).unwrap()
 }
 
 fn with_token() -> Registry {

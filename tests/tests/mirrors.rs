@@ -296,27 +296,23 @@ fn a_broken_configuration_is_named_with_its_place() {
 }
 
 #[test]
-fn signatures_are_found_where_registries_d_says() {
-    let (registry, image) = registry("lookaside");
+fn a_directory_of_registries_d_that_makes_no_sense_is_named() {
+    let (registry, _) = registry("lookaside");
     let home = Home::new();
-    let directory = home.path("lookaside/app@").display().to_string()
-        + &image.digest().replace("sha256:", "sha256=");
-    fs::create_dir_all(&directory).unwrap();
-    fs::write(format!("{directory}/signature-1"), b"\xc2\xc0not really a signature").unwrap();
     fs::create_dir(home.path("registries.d")).unwrap();
-    for key in ["lookaside", "sigstore"] {
-        let text = format!(
-            "docker:\n  \"{}\":\n    {key}: file://{}\n",
-            registry.host(),
-            home.path("lookaside").display()
-        );
-        fs::write(home.path("registries.d/tests.yaml"), text).unwrap();
-        home.diolkos()
-            .arg(format!("--registries.d={}", home.path("registries.d").display()))
-            .args(["copy", "--src-tls-verify=false", &registry.reference("app:1"), "dir:out"])
-            .succeed();
-        let copied = fs::read(home.path("out/signature-1")).unwrap();
-        assert!(copied.ends_with(b"not really a signature"));
-        fs::remove_dir_all(home.path("out")).unwrap();
-    }
+    let copy = || {
+        let mut program = home.diolkos();
+        program.arg(format!("--registries.d={}", home.path("registries.d").display())).args([
+            "copy",
+            "--src-tls-verify=false",
+            &registry.reference("app:1"),
+            "dir:out",
+        ]);
+        program
+    };
+    let write = |text: &str| fs::write(home.path("registries.d/tests.yaml"), text).unwrap();
+    write("docker:\n  registry.example:\n    lookaside: https://sigs.example\n");
+    copy().succeed();
+    write("docker: [not, a, map]\n");
+    copy().run().expect_code(1).expect_words(&["registries.d/tests.yaml"]);
 }

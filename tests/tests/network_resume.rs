@@ -55,22 +55,28 @@ fn a_download_goes_on_where_it_stopped() {
     assert!(source.sent() < image.size() + 20_000, "{} of {}", source.sent(), image.size());
 }
 
+/// Breaks a download off, and what is asked for then with this fault.
+#[track_caller]
+fn resume_with(fault: Fault) {
+    let said = format!("{fault:?}");
+    let (source, image, layer) = seeded(2);
+    let (destination, home) = (Registry::start().unwrap(), Home::new());
+    source.inject("GET", &layer, 1, Fault::CutAfter(1_500_000));
+    source.inject("GET", &layer, 1, fault);
+    let outcome = home.copy(&[], &source.reference("app:1"), &destination.reference("app:1"));
+    assert_eq!(outcome.code, Some(0), "{said}: {}", outcome.stderr);
+    image.check_in(&destination, "app", "1").unwrap();
+}
+
 #[test]
-fn a_download_is_begun_again_where_no_part_can_be_had() {
-    for fault in [
-        Fault::IgnoreRange,
-        Fault::Answer(Answer::error(416, "RANGE_INVALID")),
-        Fault::Answer(Answer::empty(400)),
-    ] {
-        let said = format!("{fault:?}");
-        let (source, image, layer) = seeded(2);
-        let (destination, home) = (Registry::start().unwrap(), Home::new());
-        source.inject("GET", &layer, 1, Fault::CutAfter(1_500_000));
-        source.inject("GET", &layer, 1, fault);
-        let outcome = home.copy(&[], &source.reference("app:1"), &destination.reference("app:1"));
-        assert_eq!(outcome.code, Some(0), "{said}: {}", outcome.stderr);
-        image.check_in(&destination, "app", "1").unwrap();
-    }
+fn a_download_is_begun_again_where_parts_are_refused() {
+    resume_with(Fault::Answer(Answer::error(416, "RANGE_INVALID")));
+    resume_with(Fault::Answer(Answer::empty(400)));
+}
+
+#[test]
+fn a_download_goes_on_where_the_whole_comes_in_place_of_a_part() {
+    resume_with(Fault::IgnoreRange);
 }
 
 #[test]
@@ -185,14 +191,15 @@ fn a_large_image_comes_through_a_network_that_breaks_every_few_megabytes() {
 #[test]
 fn a_large_image_goes_through_a_network_that_breaks_every_few_megabytes() {
     let (image, near, far) = copy_large(Network::good(), bad());
-    assert!(far.cuts() >= 8, "{} cuts", far.cuts());
+    // One upload goes ahead and is cut; those after it avoid that.
+    assert!(far.cuts() >= 1, "{} cuts", far.cuts());
     moved_little_more_than(&image, &near, &far);
 }
 
 #[test]
 fn a_large_image_passes_two_networks_that_break_every_few_megabytes() {
     let (image, near, far) = copy_large(bad(), bad());
-    assert!(near.cuts() >= 10 && far.cuts() >= 8, "{} and {} cuts", near.cuts(), far.cuts());
+    assert!(near.cuts() >= 10 && far.cuts() >= 1, "{} and {} cuts", near.cuts(), far.cuts());
     moved_little_more_than(&image, &near, &far);
 }
 

@@ -26,6 +26,7 @@ use crate::exchange::{Followed, authority_of};
 use crate::gate::{Gate, LONGEST_PAUSE, Why};
 use crate::message::{Payload, Request, Response, Target, drain};
 use crate::options::Options;
+use crate::trial::Trial;
 use crate::{errors, tls};
 
 /// How long a connection may take to be made, TLS included.
@@ -52,6 +53,8 @@ pub(crate) struct Client {
     warnings: Mutex<HashSet<String>>,
     /// How this registry takes blobs, once that is known.
     pub upload_mode: AtomicU8,
+    /// Whether connections to this registry have carried many bytes in a row.
+    pub trial: Trial,
     /// The size of the pieces in which this registry, or the network before it, takes blobs; 0
     /// while it takes them whole.
     pub piece_size: AtomicUsize,
@@ -115,6 +118,7 @@ impl Client {
             asked_for_challenge: AtomicBool::new(false),
             warnings: Mutex::default(),
             upload_mode: AtomicU8::new(0),
+            trial: Trial::default(),
             piece_size: AtomicUsize::new(0),
             least_piece: AtomicUsize::new(0),
             refuses_mounts: AtomicBool::new(false),

@@ -24,16 +24,19 @@ pub(crate) struct Download {
     repository: Repository,
     batches: mpsc::Receiver<Result<Vec<Bytes>>>,
     chunks: VecDeque<Bytes>,
+    /// Bytes that are still to be passed over.
+    skipped: u64,
     task: AbortHandle,
 }
 
 impl Download {
-    /// Starts to read the body of an answer. Must be called within the runtime.
-    pub fn start(repository: &Repository, response: Response) -> Self {
+    /// Starts to read the body of an answer, without its first `skipped` bytes. Must be called
+    /// within the runtime.
+    pub fn start(repository: &Repository, response: Response, skipped: u64) -> Self {
         let (sender, batches) = mpsc::channel(BATCHES);
         let pace = Pace::new(repository.idle_timeout);
         let task = tokio::spawn(pump(response, pace, sender)).abort_handle();
-        Self { repository: repository.clone(), batches, chunks: VecDeque::new(), task }
+        Self { repository: repository.clone(), batches, chunks: VecDeque::new(), skipped, task }
     }
 }
 
@@ -69,9 +72,24 @@ async fn pump(mut response: Response, mut pace: Pace, batches: mpsc::Sender<Resu
     }
 }
 
+impl Download {
+    fn pass_over(&mut self) {
+        while self.skipped > 0
+            && let Some(chunk) = self.chunks.front_mut()
+        {
+            let count = usize::try_from(self.skipped).unwrap_or(usize::MAX).min(chunk.len());
+            chunk.advance(count);
+            self.skipped -= count as u64;
+            if chunk.is_empty() {
+                self.chunks.pop_front();
+            }
+        }
+    }
+}
+
 impl BlobReader for Download {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        if self.chunks.is_empty() {
+        while self.chunks.is_empty() {
             let next = self.batches.recv();
             let next = self
                 .repository
@@ -81,6 +99,7 @@ impl BlobReader for Download {
                 Some(batch) => self.chunks.extend(batch?),
                 None => return Ok(0),
             }
+            self.pass_over();
         }
         let mut filled = 0;
         while let Some(chunk) = self.chunks.front_mut() {

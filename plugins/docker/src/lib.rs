@@ -33,6 +33,7 @@ mod sending;
 mod source;
 mod tags;
 mod tls;
+mod trial;
 mod upload;
 mod uploads;
 mod validity;

@@ -93,7 +93,7 @@ impl<'a> Reader<'a> {
                 None
             };
             let rest = format!("/blobs/{}", blob.digest);
-            let request = self.repository.request(Method::GET, &rest, Access::Pull);
+            let request = || self.repository.request(Method::GET, &rest, Access::Pull);
             match (self.read_blob(request, from).await, failed) {
                 (Ok(blob), _) => Ok(blob),
                 (Err(error), Some(failed)) if error.kind() == ErrorKind::NotFound => Err(failed),
@@ -122,28 +122,47 @@ impl<'a> Reader<'a> {
         Ok(RawManifest::new(message::body(response, limit).await?, media_type))
     }
 
-    async fn read_blob(&self, request: Request, from: u64) -> Result<Blob> {
-        // Bytes must come as they are stored: their digest is of those.
-        let mut request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    /// Reads a blob from byte `from`; a server that gives no parts sends it whole, and what was read
+    /// before is passed over.
+    async fn read_blob(&self, make: impl Fn() -> Request, from: u64) -> Result<Blob> {
         if from > 0 {
             let range = HeaderValue::from_str(&format!("bytes={from}-"));
-            request = request.header(RANGE, range.expect("digits make a valid header"));
+            let range = range.expect("digits make a valid header");
+            let response = self.send_for_bytes(make().header(RANGE, range)).await?;
+            match response.status() {
+                StatusCode::PARTIAL_CONTENT => match range_size(response.headers(), from) {
+                    Some(size) => return Ok(self.download(response, size, 0)),
+                    None => drop(response),
+                },
+                StatusCode::OK => {
+                    let size = number(response.headers().get(CONTENT_LENGTH));
+                    return Ok(self.download(response, size, from));
+                }
+                StatusCode::BAD_REQUEST
+                | StatusCode::RANGE_NOT_SATISFIABLE
+                | StatusCode::NOT_IMPLEMENTED => message::drain(response).await,
+                _ => return Err(message::failure(response).await),
+            }
+            self.repository
+                .host
+                .debug("no part of the blob is to be had: reading it from the start");
         }
-        let response = self.repository.send(request).await?;
-        let size = match (response.status(), from) {
-            (StatusCode::OK, 0) => number(response.headers().get(CONTENT_LENGTH)),
-            (StatusCode::PARTIAL_CONTENT, 1..) => range_size(response.headers(), from)?,
-            (StatusCode::OK, _) => {
-                return Err(Error::unsupported(
-                    "the server does not process ranges and sends the blob from its beginning",
-                ));
-            }
-            (StatusCode::RANGE_NOT_SATISFIABLE, 1..) => {
-                return Err(Error::unsupported(format!("the server has no byte {from}")));
-            }
-            _ => return Err(message::failure(response).await),
-        };
-        Ok(Blob { size, reader: Box::new(Download::start(&self.repository, response)) })
+        let response = self.send_for_bytes(make()).await?;
+        if response.status() != StatusCode::OK {
+            return Err(message::failure(response).await);
+        }
+        let size = number(response.headers().get(CONTENT_LENGTH));
+        Ok(self.download(response, size, from))
+    }
+
+    async fn send_for_bytes(&self, request: Request) -> Result<Response> {
+        // Bytes must come as they are stored: their digest is of those.
+        let request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        self.repository.send(request).await
+    }
+
+    fn download(&self, response: Response, size: Option<u64>, skipped: u64) -> Blob {
+        Blob { size, reader: Box::new(Download::start(self.repository, response, skipped)) }
     }
 
     async fn read_foreign(&self, urls: &[String], from: u64) -> Result<Blob> {
@@ -154,7 +173,7 @@ impl<'a> Reader<'a> {
                 continue;
             };
             let shown = errors::redact(&url);
-            let request = Request::new(Method::GET, Target::Url(url)).anonymous();
+            let request = || Request::new(Method::GET, Target::Url(url.clone())).anonymous();
             match self.read_blob(request, from).await {
                 Ok(blob) => return Ok(blob),
                 Err(error) => {
@@ -191,21 +210,14 @@ fn media_type_of(headers: &HeaderMap) -> String {
     text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Returns the whole size that `Content-Range: bytes 10-99/100` tells, if it begins at `from`.
-fn range_size(headers: &HeaderMap, from: u64) -> Result<Option<u64>> {
-    let text = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let parsed = text.trim().strip_prefix("bytes ").and_then(|range| {
-        let (range, size) = range.split_once('/')?;
-        let (first, _) = range.split_once('-')?;
-        Some((first.trim().parse::<u64>().ok()?, size.trim().parse::<u64>().ok()))
-    });
-    match parsed {
-        Some((first, size)) if first == from => Ok(size),
-        _ => Err(Error::unsupported(format!(
-            "the server sends another range than the one asked for: asked for bytes from {from}, \
-             got {text:?}"
-        ))),
-    }
+/// Returns the whole size that `Content-Range: bytes 10-99/100` tells, where it is told, if the part
+/// begins at `from`.
+fn range_size(headers: &HeaderMap, from: u64) -> Option<Option<u64>> {
+    let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, _) = range.split_once('-')?;
+    let first: u64 = first.trim().parse().ok()?;
+    (first == from).then(|| size.trim().parse().ok())
 }
 
 /// Reads a header that is a number.
@@ -217,16 +229,16 @@ pub(crate) fn number(value: Option<&HeaderValue>) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn range(text: &'static str, from: u64) -> Result<Option<u64>> {
-        range_size(&HeaderMap::from_iter([(CONTENT_RANGE, HeaderValue::from_static(text))]), from)
-    }
-
     #[test]
-    fn another_range_than_the_one_asked_for_is_refused() {
-        assert_eq!(range("bytes 10-99/100", 10).unwrap(), Some(100));
-        assert_eq!(range("bytes 10-99/*", 10).unwrap(), None);
+    fn another_part_than_the_one_asked_for_is_none() {
+        let of = |text| {
+            let value = HeaderValue::from_static(text);
+            range_size(&HeaderMap::from_iter([(CONTENT_RANGE, value)]), 10)
+        };
+        assert_eq!(of("bytes 10-99/100"), Some(Some(100)));
+        assert_eq!(of("bytes 10-99/*"), Some(None));
         for bad in ["bytes 0-99/100", "bytes */100", "", "lines 10-99/100", "bytes x"] {
-            assert_eq!(range(bad, 10).unwrap_err().kind(), ErrorKind::Unsupported, "{bad}");
+            assert_eq!(of(bad), None, "{bad}");
         }
     }
 

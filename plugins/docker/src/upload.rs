@@ -5,6 +5,7 @@
 //!   [`BlobWriter::finish`]. A writer that is dropped breaks the request off, so that nothing is
 //!   committed, and cancels the upload. An answer that comes early, say a refusal after the first
 //!   bytes, ends the upload at once.
+//! - While it is not known whether the network lets that pass, one goes ahead ([`crate::trial`]).
 //! - After a connection has broken, or a body was too large, blobs go in pieces, each kept until
 //!   the registry has answered: what it got of one is found out, and only the rest sent again. An
 //!   upload that broke while its bytes were not kept goes on when the host brings them again, from
@@ -23,12 +24,15 @@ use reqwest::{Method, StatusCode, Url};
 use crate::gate::backoff;
 use crate::message::{self, Response};
 use crate::sending::{Part, Sending, body};
+use crate::trial::{Role, Trial};
 use crate::uploads::{Begun, Judged, Piece, Uploads, with_digest};
 
 /// Blobs up to this size are collected before they are sent.
 const SMALL: usize = 512 * 1024;
 /// How many bytes are handed to the connection at a time, at least.
 const PART: usize = 256 * 1024;
+/// The size of pieces while another upload goes ahead.
+const WAITING_PIECE: usize = 2 << 20;
 /// How often in a row sending may break without a single byte that arrives.
 const BREAKS: u32 = 5;
 
@@ -46,6 +50,7 @@ pub(crate) struct Upload {
     /// Bytes that were written and not sent yet; never empty once something was written.
     held: Vec<u8>,
     sending: Option<Sending>,
+    role: Role,
     /// Whether this goes on with an upload that broke off.
     resumed: bool,
     /// Whether the upload's place has seen a request of ours.
@@ -71,6 +76,7 @@ impl Upload {
             sent: 0,
             held: Vec::new(),
             sending: None,
+            role: Role::None,
             resumed: false,
             touched: false,
             failed: None,
@@ -120,11 +126,16 @@ impl Upload {
         Ok(location)
     }
 
+    fn trial(&self) -> &Trial {
+        &self.uploads.repository.client.trial
+    }
+
     /// Begins a request with a body that grows.
     async fn start(&mut self) -> Result<()> {
         let location = self.place().await?;
-        let (parts, payload) = body(self.size);
-        let single = self.digest.as_ref().filter(|_| self.uploads.takes_single());
+        let (parts, payload) = body(self.size.map(|size| size - self.sent));
+        let whole = self.sent == 0;
+        let single = self.digest.as_ref().filter(|_| whole && self.uploads.takes_single());
         let request = match single {
             Some(digest) => {
                 self.uploads.request(Method::PUT, with_digest(&location, digest), payload)
@@ -147,6 +158,7 @@ impl Upload {
         let answer = match sending.hand_over(part).await {
             Ok(None) => {
                 self.sent += length;
+                self.trial().took(self.role, self.sent);
                 return Ok(());
             }
             Ok(Some(answer)) => answer,
@@ -221,13 +233,21 @@ impl Upload {
 
     async fn write_held(&mut self, chunk: &[u8]) -> Result<()> {
         if self.sending.is_none() {
-            if let Some(size) = self.uploads.piece_size() {
+            let length = self.held.len() + chunk.len();
+            let size = match self.uploads.piece_size() {
+                Some(size) => Some(size),
+                None if self.sent == 0 && length <= SMALL => {
+                    self.held.extend_from_slice(chunk);
+                    return Ok(());
+                }
+                None => {
+                    let may_go = self.uploads.repository.client.trial.may_go(&mut self.role);
+                    (!may_go).then_some(WAITING_PIECE)
+                }
+            };
+            if let Some(size) = size {
                 self.held.extend_from_slice(chunk);
-                return if self.held.len() > size { self.send_pieces(size).await } else { Ok(()) };
-            }
-            if self.held.len() + chunk.len() <= SMALL {
-                self.held.extend_from_slice(chunk);
-                return Ok(());
+                return if length > size { self.send_pieces(size).await } else { Ok(()) };
             }
             self.start().await?;
         }
@@ -267,6 +287,7 @@ impl Upload {
                 Err(error) if !error.kind().is_transient() => return Err(error),
                 Err(error) => error,
             };
+            self.uploads.use_pieces();
             breaks += 1;
             if breaks > BREAKS {
                 return Err(error);
@@ -317,7 +338,7 @@ impl Upload {
         if self.sending.is_none() {
             let in_pieces = self.uploads.piece_size();
             if self.resumed || self.sent > 0 || in_pieces.is_some_and(|it| it < self.held.len()) {
-                self.send_pieces(in_pieces.unwrap_or(SMALL)).await?;
+                self.send_pieces(in_pieces.unwrap_or(WAITING_PIECE)).await?;
                 return self.close(&sums.digest).await;
             }
             return self.send_small(&sums.digest).await;
@@ -449,6 +470,8 @@ impl BlobWriter for Upload {
         }
         self.run(async |this| this.end(sums).await)?;
         self.done = true;
+        let uploads = self.uploads.clone();
+        uploads.repository.client.trial.ended(&mut self.role, Some(self.written));
         Ok(())
     }
 }
@@ -458,6 +481,8 @@ impl Drop for Upload {
         if self.done {
             return;
         }
+        let uploads = self.uploads.clone();
+        uploads.repository.client.trial.ended(&mut self.role, None);
         // Without its sender the body ends in an error, and the connection is closed before the
         // last byte.
         if let Some(sending) = self.sending.take() {

@@ -164,6 +164,7 @@ impl Uploads {
 
     /// Sends smaller pieces than those of `size` from now on; returns whether that is possible.
     pub fn use_smaller_pieces(&self, size: usize) -> bool {
+        self.use_pieces();
         let least = self.repository.client.least_piece.load(Ordering::Relaxed).max(SMALLEST_PIECE);
         if size <= least {
             return false;

@@ -124,7 +124,10 @@ fn how_far_an_upload_got_is_known_once_its_connection_is_closed() {
     let registry = Registry::start().unwrap();
     let upload = begin(&registry);
     let mut slow = TcpStream::connect(registry.listener.address()).unwrap();
-    write!(slow, "PATCH {upload} HTTP/1.1\r\nContent-Length: 10\r\n\r\n0123").unwrap();
+    let head = "HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 10";
+    write!(slow, "PATCH {upload} {head}\r\n\r\n").unwrap();
+    slow.read_exact(&mut [0; "HTTP/1.1 100 Continue\r\n\r\n".len()]).unwrap();
+    slow.write_all(b"0123").unwrap();
     // Asked while the first request is still being read.
     let answer = std::thread::scope(|scope| {
         let asked = scope.spawn(|| ask(&registry, "GET", &upload));
