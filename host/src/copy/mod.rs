@@ -51,7 +51,7 @@ use crate::cache::BlobCache;
 use crate::trust::Policy;
 use facts::reference_digest;
 use retry::Retry;
-use transfer::{Copier, Side, Written};
+use transfer::{Copier, Current, Side, Written};
 
 /// What a copy has done.
 #[derive(Clone, Debug)]
@@ -160,7 +160,7 @@ struct Opened {
     /// The top-level manifest.
     top: RawManifest,
     /// What the destination's reference names now, where that was asked and answered.
-    current: Option<Option<Digest>>,
+    current: Option<Current>,
 }
 
 fn open(
@@ -199,7 +199,8 @@ fn open(
         let created = allowed.is_ok().then(|| {
             scope.spawn(|| {
                 let created = create()?;
-                let current = may_be_there(request).then(|| created.current()).and_then(Result::ok);
+                let current = may_be_there(request).then(|| created.current());
+                let current = current.and_then(Result::ok).map(Current);
                 Ok((created, current))
             })
         });

@@ -25,13 +25,7 @@ impl Copier<'_> {
         {
             return Ok(false);
         }
-        let current = match &self.current {
-            Some(current) => current.clone(),
-            None => self
-                .retry()
-                .run("manifest", || self.destination.current())
-                .context(|| "destination: looking at what is there")?,
-        };
+        let current = self.named_now().context(|| "destination: looking at what is there")?;
         Ok(current.as_ref() == Some(&image.digest))
     }
 

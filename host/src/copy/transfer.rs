@@ -38,7 +38,7 @@ pub(super) struct Copier<'a> {
     pub destination_side: &'a Side,
     pub accepts: Accepts,
     /// What the destination's reference names, where that is known.
-    pub current: Option<Option<Digest>>,
+    pub current: Option<Current>,
     pub cache: &'a BlobCache,
     pub progress: &'a dyn Progress,
     pub host: Host,
@@ -47,6 +47,10 @@ pub(super) struct Copier<'a> {
     /// What became of blobs of this copy's earlier images.
     pub written: Mutex<HashMap<Digest, LayerWritten>>,
 }
+
+/// What a destination's reference names; `None` is nothing.
+#[derive(Clone)]
+pub(super) struct Current(pub Option<Digest>);
 
 /// What the engine knows of one side.
 pub(super) struct Side {
@@ -80,6 +84,14 @@ impl Copier<'_> {
             delay: self.request.retry_delay,
             host: &self.host,
             progress: self.progress,
+        }
+    }
+
+    /// Returns what the destination's reference names, asking only if that is not known.
+    pub(super) fn named_now(&self) -> Result<Option<Digest>> {
+        match &self.current {
+            Some(Current(digest)) => Ok(digest.clone()),
+            None => self.retry().run("manifest", || self.destination.current()),
         }
     }
 
@@ -147,10 +159,7 @@ impl Copier<'_> {
         let already_there = is_whole
             && image.instance.is_none()
             && !is_converted(image)
-            && match &self.current {
-                Some(current) => current.clone(),
-                None => self.destination.current()?,
-            } == Some(image.digest.clone());
+            && self.named_now()? == Some(image.digest.clone());
         Ok(ImagePlan {
             digest: image.digest.clone(),
             platform: image.platform.clone(),

@@ -44,8 +44,17 @@ pub(crate) type SharedChallenge = Arc<Mutex<Option<Challenge>>>;
 pub(crate) enum Purse {
     /// What the user gave on the command line; `None` is on purpose.
     Given(Option<Credentials>),
-    /// What files and helper programs know of `registry/namespace/repository`.
-    Files { key: String, places: Places, files: AuthFiles, helpers: Vec<String> },
+    /// What files and helper programs know.
+    Files(Box<Wallet>),
+}
+
+/// Where credentials for `registry/namespace/repository` are looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Wallet {
+    pub key: String,
+    pub places: Places,
+    pub files: AuthFiles,
+    pub helpers: Vec<String>,
 }
 
 /// Authentication with one registry for one repository.
@@ -312,8 +321,10 @@ impl Purse {
                     origin: "no credentials were used, as the command line says".to_owned(),
                 });
             }
-            Self::Files { key, places, files, helpers } => {
-                Lookup { places, files, helpers, host }.find(key).map(|answer| (key, answer))?
+            Self::Files(it) => {
+                let lookup =
+                    Lookup { places: &it.places, files: &it.files, helpers: &it.helpers, host };
+                (&it.key, lookup.find(&it.key)?)
             }
         };
         Ok(match answer {

@@ -236,13 +236,11 @@ impl Client {
             let (why, authority, what) = match &outcome {
                 Ok(Followed { response, .. }) => {
                     let authority = authority_of(response.url());
-                    match why_again(response) {
-                        Some(why) => (why, authority, response.status().to_string()),
-                        None => {
-                            Gate::of(&authority).succeeded();
-                            return outcome.map_err(|unanswered| unanswered.error);
-                        }
-                    }
+                    let Some(why) = why_again(response) else {
+                        Gate::of(&authority).succeeded();
+                        return outcome.map_err(|unanswered| unanswered.error);
+                    };
+                    (why, authority, response.status().to_string())
                 }
                 Err(unanswered) => match &unanswered.again {
                     Some((why, authority)) => {

@@ -236,6 +236,7 @@ impl Failure {
     /// Tells why another try may go better. Hosts that are not there are not asked again: whoever
     /// mistyped a name wants to know at once.
     fn why(&self) -> Option<Why> {
+        use std::io::ErrorKind as Io;
         let error = match self {
             Self::Idle(_) => return Some(Why::Silent),
             Self::Http(error) => error,
@@ -246,7 +247,6 @@ impl Failure {
         if !error.is_connect() {
             return Some(if error.is_timeout() { Why::Silent } else { Why::Failed });
         }
-        use std::io::ErrorKind as Io;
         errors::find::<std::io::Error>(error)
             .filter(|io| matches!(io.kind(), Io::ConnectionReset | Io::UnexpectedEof))
             .map(|_| Why::Failed)

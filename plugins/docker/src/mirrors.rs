@@ -41,7 +41,7 @@ impl Mirrors {
     }
 
     /// Reads from the chosen place, or one behind it where that lacks what is wanted.
-    pub fn from_chosen<T>(&self, read: impl Fn(&Reader<'_>) -> Result<T>) -> Result<T> {
+    pub fn read<T>(&self, read: impl Fn(&Reader<'_>) -> Result<T>) -> Result<T> {
         let missing = |error: &Error| {
             let kind = error.kind();
             kind.is_transient() || matches!(kind, ErrorKind::NotFound | ErrorKind::ImageNotFound)

@@ -46,6 +46,18 @@ impl Credentials {
     }
 }
 
+/// Who the user says we are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Given {
+    /// That was not said: files may know.
+    #[default]
+    Nothing,
+    /// Nobody at all.
+    Nobody,
+    /// Somebody with a name and a password.
+    Somebody(Credentials),
+}
+
 /// How the user wants a registry to be reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Options {
@@ -53,8 +65,8 @@ pub(crate) struct Options {
     pub tls_verify: Option<bool>,
     /// Where certificates are, in place of the usual directories.
     pub cert_dir: Option<PathBuf>,
-    /// Who we are, if that was said: somebody, or nobody at all.
-    pub credentials: Option<Option<Credentials>>,
+    /// Who the user says we are.
+    pub given: Given,
     /// Where credentials are kept, in place of the usual files.
     pub auth_file: Option<String>,
     /// A bearer token to use as it is.
@@ -95,7 +107,7 @@ impl Options {
             registries_d: path("registries.d"),
             tls_details: path("tls-details"),
             idle_timeout: idle_timeout(session)?,
-            credentials: credentials(session)?,
+            given: given(session)?,
             registry_token: options
                 .get("registry-token")
                 .filter(|token| !token.is_empty())
@@ -113,7 +125,7 @@ fn idle_timeout(session: &Session) -> Result<Duration> {
     }
 }
 
-fn credentials(session: &Session) -> Result<Option<Option<Credentials>>> {
+fn given(session: &Session) -> Result<Given> {
     let options = &session.options;
     let anonymous = options.flag("no-creds")?.unwrap_or(false);
     let (creds, username, password) =
@@ -136,12 +148,13 @@ fn credentials(session: &Session) -> Result<Option<Option<Credentials>>> {
             if username.is_empty() {
                 return Err(invalid("username can't be empty"));
             }
-            Ok(Some(Some(Credentials::new(username, password))))
+            Ok(Given::Somebody(Credentials::new(username, password)))
         }
         (None, Some(username), Some(password)) => {
-            Ok(Some(Some(Credentials::new(username, password))))
+            Ok(Given::Somebody(Credentials::new(username, password)))
         }
-        (None, None, None) => Ok(anonymous.then_some(None)),
+        (None, None, None) if anonymous => Ok(Given::Nobody),
+        (None, None, None) => Ok(Given::Nothing),
     }
 }
 
@@ -166,7 +179,10 @@ mod tests {
 
     #[test]
     fn a_password_may_hold_colons_or_be_absent() {
-        let of = |creds| parse(&[("creds", creds)]).unwrap().credentials.flatten().unwrap();
+        let of = |creds| match parse(&[("creds", creds)]).unwrap().given {
+            Given::Somebody(credentials) => credentials,
+            other => panic!("{other:?}"),
+        };
         assert_eq!(of("me:a:b").password.reveal(), "a:b");
         assert_eq!(of("me").password.reveal(), "");
         assert_eq!(of("me").username, "me");
@@ -174,9 +190,10 @@ mod tests {
 
     #[test]
     fn nobody_is_something_else_than_nothing_said() {
-        assert_eq!(parse(&[]).unwrap().credentials, None);
-        assert_eq!(parse(&[("no-creds", "true")]).unwrap().credentials, Some(None));
-        assert_eq!(parse(&[("no-creds", "false")]).unwrap().credentials, None);
+        let of = |options| parse(options).unwrap().given;
+        assert_eq!(of(&[]), Given::Nothing);
+        assert_eq!(of(&[("no-creds", "true")]), Given::Nobody);
+        assert_eq!(of(&[("no-creds", "false")]), Given::Nothing);
     }
 
     #[test]

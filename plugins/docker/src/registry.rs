@@ -18,23 +18,26 @@ use diolkos_sdk::{Digest, Host, Reference, Result, Session};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, HeaderName, HeaderValue};
 
-use crate::auth::{Auth, Purse};
+use crate::auth::{Auth, Purse, Wallet};
 use crate::client::Client;
 use crate::config::places::Places;
 use crate::config::registries_conf::{PullSource, RegistriesConf};
 use crate::config::registries_d::RegistriesD;
 use crate::credentials::AuthFiles;
 use crate::message::{Payload, Request, Response, Target};
-use crate::options::Options;
+use crate::options::{Given, Options};
 
 /// The registries that a transport has reached so far, and what configuration says of them.
 #[derive(Default)]
 pub(crate) struct Registries {
     /// By the file that the user named.
     confs: Mutex<HashMap<Option<PathBuf>, Arc<RegistriesConf>>>,
-    clients: Mutex<HashMap<(String, bool, Options), Arc<Client>>>,
-    auths: Mutex<HashMap<(String, bool, Options, Purse), Arc<Auth>>>,
+    clients: Mutex<HashMap<Way, Arc<Client>>>,
+    auths: Mutex<HashMap<(Way, Purse), Arc<Auth>>>,
 }
+
+/// A way to a registry: its host, whether certificates are verified, and what the user wants.
+type Way = (String, bool, Options);
 
 /// A place that an image may be read from: its own, or a mirror.
 pub(crate) struct Place {
@@ -66,7 +69,9 @@ impl Registries {
             let mut options = options.clone();
             if source.reference.domain() != name.domain() {
                 // What the user gave is for the registry that the user named.
-                options.credentials = options.credentials.filter(Option::is_none);
+                if options.given != Given::Nobody {
+                    options.given = Given::Nothing;
+                }
                 options.registry_token = None;
             }
             let repository = conf
@@ -117,20 +122,20 @@ impl Registries {
             client
         };
         drop(clients);
-        let purse = match &options.credentials {
-            Some(given) => Purse::Given(given.clone()),
-            None => {
+        let purse = match &options.given {
+            Given::Somebody(credentials) => Purse::Given(Some(credentials.clone())),
+            Given::Nobody => Purse::Given(None),
+            Given::Nothing => {
                 let places = Places::current();
                 let files = AuthFiles::for_images(options.auth_file.as_deref(), &places);
                 let helpers = conf.credential_helpers().to_vec();
-                Purse::Files { key: name.name(), places, files, helpers }
+                Purse::Files(Box::new(Wallet { key: name.name(), places, files, helpers }))
             }
         };
-        let (domain, verify, options) = key;
         let mut auths = self.auths.lock().unwrap_or_else(PoisonError::into_inner);
         let auth = auths
-            .entry((domain, verify, options.clone(), purse.clone()))
-            .or_insert_with(|| Arc::new(Auth::new(purse, &options, client.challenge.clone())))
+            .entry((key, purse.clone()))
+            .or_insert_with(|| Arc::new(Auth::new(purse, options, client.challenge.clone())))
             .clone();
         Ok(Repository {
             name: name.clone(),

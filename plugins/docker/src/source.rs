@@ -41,7 +41,7 @@ impl DockerSource {
 impl Source for DockerSource {
     fn manifest(&self, instance: Option<&Digest>) -> Result<RawManifest> {
         if let Some(instance) = instance {
-            return self.mirrors.from_chosen(|reader| reader.manifest(Some(instance)));
+            return self.mirrors.read(|reader| reader.manifest(Some(instance)));
         }
         let mut top = self.top.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(top) = &*top {
@@ -56,7 +56,7 @@ impl Source for DockerSource {
         if from > 0 && blob.size == Some(from) {
             return Ok(Blob { size: blob.size, reader: Box::new(Empty) });
         }
-        self.mirrors.from_chosen(|reader| reader.blob(blob, from))
+        self.mirrors.read(|reader| reader.blob(blob, from))
     }
 }
 
@@ -130,9 +130,11 @@ impl<'a> Reader<'a> {
             let range = range.expect("digits make a valid header");
             let response = self.send_for_bytes(make().header(RANGE, range)).await?;
             match response.status() {
-                StatusCode::PARTIAL_CONTENT => match range_size(response.headers(), from) {
-                    Some(size) => return Ok(self.download(response, size, 0)),
-                    None => drop(response),
+                StatusCode::PARTIAL_CONTENT => match BlobPart::of(response.headers()) {
+                    Some(BlobPart { first, size }) if first == from => {
+                        return Ok(self.download(response, size, 0));
+                    }
+                    _ => drop(response),
                 },
                 StatusCode::OK => {
                     let size = number(response.headers().get(CONTENT_LENGTH));
@@ -210,14 +212,21 @@ fn media_type_of(headers: &HeaderMap) -> String {
     text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// Returns the whole size that `Content-Range: bytes 10-99/100` tells, where it is told, if the part
-/// begins at `from`.
-fn range_size(headers: &HeaderMap, from: u64) -> Option<Option<u64>> {
-    let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
-    let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
-    let (first, _) = range.split_once('-')?;
-    let first: u64 = first.trim().parse().ok()?;
-    (first == from).then(|| size.trim().parse().ok())
+/// A part of a blob, as `Content-Range: bytes 10-99/100` describes it.
+#[derive(Debug, PartialEq, Eq)]
+struct BlobPart {
+    first: u64,
+    /// The whole blob's size, where it is told.
+    size: Option<u64>,
+}
+
+impl BlobPart {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+        let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+        let (first, _) = range.split_once('-')?;
+        Some(Self { first: first.trim().parse().ok()?, size: size.trim().parse().ok() })
+    }
 }
 
 /// Reads a header that is a number.
@@ -230,14 +239,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_part_than_the_one_asked_for_is_none() {
+    fn a_part_says_where_it_begins_and_perhaps_how_large_the_whole_is() {
         let of = |text| {
             let value = HeaderValue::from_static(text);
-            range_size(&HeaderMap::from_iter([(CONTENT_RANGE, value)]), 10)
+            BlobPart::of(&HeaderMap::from_iter([(CONTENT_RANGE, value)]))
         };
-        assert_eq!(of("bytes 10-99/100"), Some(Some(100)));
-        assert_eq!(of("bytes 10-99/*"), Some(None));
-        for bad in ["bytes 0-99/100", "bytes */100", "", "lines 10-99/100", "bytes x"] {
+        assert_eq!(of("bytes 10-99/100"), Some(BlobPart { first: 10, size: Some(100) }));
+        assert_eq!(of("bytes 10-99/*"), Some(BlobPart { first: 10, size: None }));
+        for bad in ["bytes */100", "", "lines 10-99/100", "bytes x", "bytes -1-2/3"] {
             assert_eq!(of(bad), None, "{bad}");
         }
     }

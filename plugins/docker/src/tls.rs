@@ -52,7 +52,7 @@ pub(crate) fn config(
         Arc::new(AnyCertificate(provider.clone()))
     };
     let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&details.versions())
+        .with_protocol_versions(details.versions())
         .map_err(|error| {
             invalid("the details of TLS leave nothing to speak".to_owned()).with_source(error)
         })?
