@@ -22,6 +22,8 @@ mod destination;
 mod download;
 mod errors;
 mod exchange;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod gate;
 mod login;
 mod message;

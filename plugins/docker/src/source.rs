@@ -214,14 +214,14 @@ fn media_type_of(headers: &HeaderMap) -> String {
 
 /// A part of a blob, as `Content-Range: bytes 10-99/100` describes it.
 #[derive(Debug, PartialEq, Eq)]
-struct BlobPart {
+pub(crate) struct BlobPart {
     first: u64,
     /// The whole blob's size, where it is told.
     size: Option<u64>,
 }
 
 impl BlobPart {
-    fn of(headers: &HeaderMap) -> Option<Self> {
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
         let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
         let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
         let (first, _) = range.split_once('-')?;

@@ -66,7 +66,7 @@ async fn collect(repository: &Repository) -> Result<Vec<String>> {
 ///
 /// Whatever host the link names, the registry is asked: credentials must not go elsewhere, and
 /// registries behind a proxy do not know their own name.
-fn next_page(headers: &HeaderMap, current: &Url) -> Option<String> {
+pub(crate) fn next_page(headers: &HeaderMap, current: &Url) -> Option<String> {
     let links = headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
     let target = links.flat_map(parse_links).find(|(_, rel)| rel.as_deref().is_none_or(is_next))?.0;
     let url = current.join(target).ok().filter(Url::has_host)?;

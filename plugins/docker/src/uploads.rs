@@ -494,7 +494,7 @@ fn next_location(response: &Response, current: &Url) -> Result<Url> {
 ///
 /// Registries say `0-0` for nothing; whether it is one byte cannot be told, and nothing is lost by
 /// sending that again.
-fn received(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn received(headers: &HeaderMap) -> Option<u64> {
     let text = headers.get(RANGE)?.to_str().ok()?.trim();
     let (first, last) = text.strip_prefix("bytes=").unwrap_or(text).split_once('-')?;
     let (first, last) = (first.parse::<u64>().ok()?, last.parse::<u64>().ok()?);

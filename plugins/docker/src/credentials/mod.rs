@@ -240,6 +240,18 @@ impl Lookup<'_> {
     }
 }
 
+/// Parses bytes as a file of credentials and as a helper's answer, and forgets them.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn try_out(bytes: &[u8]) {
+    for format in [auth_file::Format::Sections, auth_file::Format::Legacy] {
+        let _ = auth_file::AuthFile::parse(bytes, Path::new("auth.json"), format);
+    }
+    let _ = helper::parse_answer(bytes);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _ = key::parse_argument(text);
+    }
+}
+
 /// Says which file wanted a helper that failed.
 fn asked_for(error: Error, path: &Path, named: &NamedHelper) -> Error {
     let message =
