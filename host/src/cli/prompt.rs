@@ -34,7 +34,7 @@ pub fn line(cancellation: &Cancellation) -> Result<String> {
 /// `ask` writes the question, when nothing that is typed can be seen any more.
 ///
 /// # Errors
-/// As [`line`], and [`ErrorKind::InvalidInput`] when standard input is no terminal.
+/// As [`line()`], and [`ErrorKind::InvalidInput`] when standard input is no terminal.
 pub fn password(cancellation: &Cancellation, ask: impl FnOnce() -> Result<()>) -> Result<Secret> {
     let hidden = Hidden::new();
     ask()?;
@@ -54,7 +54,7 @@ pub fn password(cancellation: &Cancellation, ask: impl FnOnce() -> Result<()>) -
 /// Reads all of standard input as a password; ends of lines are no part of it.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn password_from_stdin(cancellation: &Cancellation) -> Result<Secret> {
     let bytes = read(cancellation, || {
         let mut bytes = Vec::new();

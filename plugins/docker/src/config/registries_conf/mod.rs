@@ -1,6 +1,6 @@
 //! containers-registries.conf(5): where images of a name are to be had, and how.
 //!
-//! - [`file`]: one file, in either version of the format. [`table`]: its tables, key by key.
+//! - [`mod@file`]: one file, in either version of the format. [`table`]: its tables, key by key.
 //! - [`registry`]: what a `[[registry]]` says, and [`names`]: prefixes and locations.
 //! - [`aliases`]: short names.
 //!
