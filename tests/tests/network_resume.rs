@@ -154,10 +154,13 @@ fn an_answer_that_is_lost_after_the_deed_does_no_harm() {
     });
 }
 
-/// Copies an image of 60 MB through two networks; returns it with the ways to source and
+/// Copies an image of 120 MB through two networks; returns it with the ways to source and
 /// destination.
+///
+/// The one upload that finds out that connections break costs what was on its way: up to 12 MB of
+/// sockets' buffers, however large the image is.
 fn copy_large(near: Network, far: Network) -> (Image, Proxy, Proxy) {
-    let image = Image::noise(&[20_000_000, 16_000_000, 12_000_000, 8_000_000, 4_000_000], 9);
+    let image = Image::noise(&[40_000_000, 32_000_000, 24_000_000, 16_000_000, 8_000_000], 9);
     let (source, destination, home) =
         (Registry::start().unwrap(), Registry::start().unwrap(), Home::new());
     image.seed(&source, "app", "1");
