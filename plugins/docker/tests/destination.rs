@@ -241,7 +241,8 @@ fn a_stopped_copy_ends_after_its_uploads_were_cancelled() {
     user.services.stopped.store(true, std::sync::atomic::Ordering::Relaxed);
     drop(writer);
     drop(destination);
-    assert!(server.lines().last().unwrap().starts_with("DELETE "), "{:?}", server.lines());
+    // The server lists a request when its body has ended, so the broken upload may stand behind.
+    assert!(server.lines().iter().any(|line| line.starts_with("DELETE ")), "{:?}", server.lines());
 }
 
 #[test]
