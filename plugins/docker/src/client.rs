@@ -24,6 +24,7 @@ use crate::auth::{Auth, Authorization, SharedChallenge};
 use crate::challenge::Challenge;
 use crate::exchange::{Followed, authority_of};
 use crate::gate::{Gate, LONGEST_PAUSE, Why};
+use crate::lanes::Lanes;
 use crate::message::{Payload, Request, Response, Target, drain};
 use crate::options::Options;
 use crate::trial::Trial;
@@ -60,6 +61,8 @@ pub(crate) struct Client {
     pub piece_size: AtomicUsize,
     /// The least size of pieces that the registry wants.
     pub least_piece: AtomicUsize,
+    /// The connections that its large blobs come over.
+    pub lanes: Arc<Lanes>,
     /// Whether this registry refused to hear of mounting.
     pub refuses_mounts: AtomicBool,
 }
@@ -121,6 +124,7 @@ impl Client {
             trial: Trial::default(),
             piece_size: AtomicUsize::new(0),
             least_piece: AtomicUsize::new(0),
+            lanes: Arc::default(),
             refuses_mounts: AtomicBool::new(false),
         })
     }

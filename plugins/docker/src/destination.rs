@@ -22,9 +22,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 use crate::delete::{content_digest, sha256};
-use crate::message;
+use crate::message::{self, number};
 use crate::registry::{Access, Repository};
-use crate::source::number;
 use crate::upload::Upload;
 use crate::uploads::{Begun, Uploads};
 

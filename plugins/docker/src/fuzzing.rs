@@ -5,7 +5,7 @@ use std::path::Path;
 use reqwest::Url;
 use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, LINK, LOCATION, RANGE, RETRY_AFTER};
 
-use crate::{challenge, config, credentials, errors, message, source, tags, uploads};
+use crate::{challenge, config, credentials, download, errors, message, tags, uploads};
 
 /// Parses a file of credentials in both of its forms, and a helper program's answer.
 pub fn auth_file(bytes: &[u8]) {
@@ -34,5 +34,5 @@ pub fn headers(bytes: &[u8]) {
     let _ = tags::next_page(&headers, &url);
     let _ = message::resolve(&url, &value);
     let _ = uploads::received(&headers);
-    let _ = source::BlobPart::of(&headers);
+    let _ = download::BlobPart::of(&headers);
 }

@@ -6,6 +6,8 @@
 //!
 //! - [`mod@reference`]: syntax and names. [`options`]: what plugin.toml declares.
 //! - [`source`], [`destination`], [`uploads`], [`upload`], [`tags`], [`delete`]: what is done with a registry.
+//! - [`download`]: a blob's bytes as they come, large ones over several connections where [`lanes`]
+//!   finds that better.
 //! - [`registry`]: open registries, and a repository in one of them.
 //! - [`client`], [`message`]: requests, redirects, HTTPS or not. [`challenge`], [`auth`]: who we are.
 //! - [`config`]: files that say how registries are reached. [`credentials`]: files and programs that
@@ -25,6 +27,7 @@ mod exchange;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod gate;
+mod lanes;
 mod login;
 mod message;
 mod mirrors;

@@ -141,6 +141,11 @@ pub(crate) fn resolve(from: &Url, location: &HeaderValue) -> Result<Url> {
     Ok(url)
 }
 
+/// Reads a header that is a number.
+pub(crate) fn number(value: Option<&HeaderValue>) -> Option<u64> {
+    value?.to_str().ok()?.trim().parse().ok()
+}
+
 /// Reads what is left of a small answer, so that its connection can be used again.
 pub(crate) async fn drain(mut response: Response) {
     if response.content_length().is_some_and(|length| length <= DRAINED) {

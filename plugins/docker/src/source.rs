@@ -4,20 +4,18 @@
 //! resumed with a range. Foreign layers come from the URLs in
 //! their descriptor, without credentials, and from the registry only where those fail.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
     Blob, Descriptor, Digest, Error, ErrorKind, RawManifest, Result, ResultExt, Source,
 };
-use reqwest::header::{
-    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE,
-};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, StatusCode, Url};
 
-use crate::download::{Download, Empty};
+use crate::download::{self, Ask, BlobPart, Download, Empty};
 use crate::errors;
-use crate::message::{self, Request, Response, Target};
+use crate::message::{self, Request, Response, Target, number};
 use crate::mirrors::Mirrors;
 use crate::registry::{Access, Place, Repository};
 
@@ -93,8 +91,9 @@ impl<'a> Reader<'a> {
                 None
             };
             let rest = format!("/blobs/{}", blob.digest);
-            let request = || self.repository.request(Method::GET, &rest, Access::Pull);
-            match (self.read_blob(request, from).await, failed) {
+            let repository = self.repository.clone();
+            let ask = Arc::new(move || repository.request(Method::GET, &rest, Access::Pull));
+            match (self.read_blob(ask, from).await, failed) {
                 (Ok(blob), _) => Ok(blob),
                 (Err(error), Some(failed)) if error.kind() == ErrorKind::NotFound => Err(failed),
                 (Err(error), _) => Err(error.context("fetching blob")),
@@ -124,21 +123,20 @@ impl<'a> Reader<'a> {
 
     /// Reads a blob from byte `from`; a server that gives no parts sends it whole, and what was read
     /// before is passed over.
-    async fn read_blob(&self, make: impl Fn() -> Request, from: u64) -> Result<Blob> {
+    async fn read_blob(&self, ask: Ask, from: u64) -> Result<Blob> {
         if from > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={from}-"));
-            let range = range.expect("digits make a valid header");
-            let response = self.send_for_bytes(make().header(RANGE, range)).await?;
+            let request = download::with_range(ask(), from, None);
+            let response = download::ask_for_bytes(self.repository, request).await?;
             match response.status() {
                 StatusCode::PARTIAL_CONTENT => match BlobPart::of(response.headers()) {
                     Some(BlobPart { first, size }) if first == from => {
-                        return Ok(self.download(response, size, 0));
+                        return Ok(self.download(&ask, response, size, (from, false)));
                     }
                     _ => drop(response),
                 },
                 StatusCode::OK => {
                     let size = number(response.headers().get(CONTENT_LENGTH));
-                    return Ok(self.download(response, size, from));
+                    return Ok(self.download(&ask, response, size, (from, true)));
                 }
                 StatusCode::BAD_REQUEST
                 | StatusCode::RANGE_NOT_SATISFIABLE
@@ -149,22 +147,22 @@ impl<'a> Reader<'a> {
                 .host
                 .debug("no part of the blob is to be had: reading it from the start");
         }
-        let response = self.send_for_bytes(make()).await?;
+        let response = download::ask_for_bytes(self.repository, ask()).await?;
         if response.status() != StatusCode::OK {
             return Err(message::failure(response).await);
         }
         let size = number(response.headers().get(CONTENT_LENGTH));
-        Ok(self.download(response, size, from))
+        Ok(self.download(&ask, response, size, (from, from > 0)))
     }
 
-    async fn send_for_bytes(&self, request: Request) -> Result<Response> {
-        // Bytes must come as they are stored: their digest is of those.
-        let request = request.header(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        self.repository.send(request).await
-    }
-
-    fn download(&self, response: Response, size: Option<u64>, skipped: u64) -> Blob {
-        Blob { size, reader: Box::new(Download::start(self.repository, response, skipped)) }
+    fn download(
+        &self,
+        ask: &Ask,
+        response: Response,
+        size: Option<u64>,
+        begin: (u64, bool),
+    ) -> Blob {
+        Blob { size, reader: Box::new(Download::start(self.repository, ask, response, begin)) }
     }
 
     async fn read_foreign(&self, urls: &[String], from: u64) -> Result<Blob> {
@@ -175,8 +173,9 @@ impl<'a> Reader<'a> {
                 continue;
             };
             let shown = errors::redact(&url);
-            let request = || Request::new(Method::GET, Target::Url(url.clone())).anonymous();
-            match self.read_blob(request, from).await {
+            let ask =
+                Arc::new(move || Request::new(Method::GET, Target::Url(url.clone())).anonymous());
+            match self.read_blob(ask, from).await {
                 Ok(blob) => return Ok(blob),
                 Err(error) => {
                     last = error.context(format!("error fetching external blob from {shown:?}"));
@@ -212,44 +211,11 @@ fn media_type_of(headers: &HeaderMap) -> String {
     text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// A part of a blob, as `Content-Range: bytes 10-99/100` describes it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct BlobPart {
-    first: u64,
-    /// The whole blob's size, where it is told.
-    size: Option<u64>,
-}
-
-impl BlobPart {
-    pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
-        let (range, size) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
-        let (first, _) = range.split_once('-')?;
-        Some(Self { first: first.trim().parse().ok()?, size: size.trim().parse().ok() })
-    }
-}
-
-/// Reads a header that is a number.
-pub(crate) fn number(value: Option<&HeaderValue>) -> Option<u64> {
-    value?.to_str().ok()?.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use reqwest::header::HeaderValue;
 
-    #[test]
-    fn a_part_says_where_it_begins_and_perhaps_how_large_the_whole_is() {
-        let of = |text| {
-            let value = HeaderValue::from_static(text);
-            BlobPart::of(&HeaderMap::from_iter([(CONTENT_RANGE, value)]))
-        };
-        assert_eq!(of("bytes 10-99/100"), Some(BlobPart { first: 10, size: Some(100) }));
-        assert_eq!(of("bytes 10-99/*"), Some(BlobPart { first: 10, size: None }));
-        for bad in ["bytes */100", "", "lines 10-99/100", "bytes x", "bytes -1-2/3"] {
-            assert_eq!(of(bad), None, "{bad}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn parameters_are_no_part_of_a_media_type() {

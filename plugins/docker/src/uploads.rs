@@ -25,9 +25,8 @@ use reqwest::{Method, StatusCode, Url};
 use tokio::sync::oneshot;
 
 use crate::errors;
-use crate::message::{self, Payload, Request, Response, Target};
+use crate::message::{self, Payload, Request, Response, Target, number};
 use crate::registry::{Access, Repository};
-use crate::source::number;
 
 /// How long a registry may take to store a blob after its last byte.
 pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(900);
