@@ -24,6 +24,8 @@ pub struct Network {
     /// How many connections that happens to.
     cuts: Option<u64>,
     latency: Duration,
+    /// Bytes a second that each connection gets.
+    share: Option<u64>,
 }
 
 impl Network {
@@ -51,6 +53,13 @@ impl Network {
     #[must_use]
     pub fn with_latency(mut self, latency: Duration) -> Self {
         self.latency = latency;
+        self
+    }
+
+    /// Gives each connection so many bytes a second towards the client, however many there are.
+    #[must_use]
+    pub fn with_share(mut self, bytes: u64) -> Self {
+        self.share = Some(bytes);
         self
     }
 }
@@ -165,33 +174,43 @@ fn forward(
     let setup = network.latency * 2;
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(PIECES);
-        scope.spawn(move || read(client, &sender, network.latency, setup));
+        let upwards = Pacing { latency: network.latency, setup, share: None };
+        scope.spawn(move || read(client, &sender, upwards));
         scope.spawn(move || write(server, &receiver, line, &counts.to_server));
         let (sender, receiver) = sync_channel(PIECES);
-        scope.spawn(move || read(server, &sender, network.latency, Duration::ZERO));
+        let share = network.share;
+        let downwards = Pacing { latency: network.latency, setup: Duration::ZERO, share };
+        scope.spawn(move || read(server, &sender, downwards));
         write(client, &receiver, line, &counts.to_client);
     });
     Ok(())
 }
 
-/// Reads what arrives and says when it is to be delivered; nothing is the end.
-fn read(
-    mut from: &TcpStream,
-    to: &SyncSender<(Instant, Vec<u8>)>,
+/// When what arrives is to be delivered.
+#[derive(Clone, Copy)]
+struct Pacing {
     latency: Duration,
+    /// How much later the first bytes come.
     setup: Duration,
-) {
-    let mut setup = setup;
+    share: Option<u64>,
+}
+
+/// Reads what arrives and says when it is to be delivered; nothing is the end.
+fn read(mut from: &TcpStream, to: &SyncSender<(Instant, Vec<u8>)>, pacing: Pacing) {
+    let mut setup = pacing.setup;
     let mut earliest = Instant::now();
     loop {
         let mut piece = vec![0; PIECE];
         let count = from.read(&mut piece).unwrap_or(0);
         piece.truncate(count);
         // What follows closely on the first bytes does not overtake them.
-        earliest = earliest.max(Instant::now() + latency + setup);
+        earliest = earliest.max(Instant::now() + pacing.latency + setup);
         setup = Duration::ZERO;
         if to.send((earliest, piece)).is_err() || count == 0 {
             return;
+        }
+        if let Some(share) = pacing.share {
+            earliest += Duration::from_secs_f64(count as f64 / share as f64);
         }
     }
 }
@@ -320,6 +339,29 @@ mod tests {
         });
         assert_eq!(received.len(), 2 << 20);
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn each_connection_gets_its_share() {
+        let server = echo();
+        let network = Network::good().with_share(1 << 20);
+        let proxy = Proxy::start(&server.address().to_string(), network).unwrap();
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let stream = connect(&proxy);
+                    (&stream).write_all(&vec![0; 512 << 10]).unwrap();
+                    stream.shutdown(Shutdown::Write).unwrap();
+                    let mut received = Vec::new();
+                    (&stream).read_to_end(&mut received).unwrap();
+                    assert_eq!(received.len(), 512 << 10);
+                });
+            }
+        });
+        let elapsed = start.elapsed();
+        // All but the last piece are waited for.
+        assert!(elapsed >= Duration::from_millis(400), "{elapsed:?}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
             runs: *matches.get_one("runs").expect("it has a default"),
             jobs: matches.get_many::<String>("job").unwrap_or_default().cloned().collect(),
             requests: matches.get_flag("requests"),
+            networks: matches.get_flag("networks"),
             markdown: matches.get_flag("markdown"),
             cache: matches.get_one("cache").cloned(),
             program: matches.get_one("program").cloned(),
@@ -93,6 +94,7 @@ fn command_line() -> Command {
                         .help("Measure this program instead of building one"),
                 )
                 .arg(flag("requests", "Count HTTP requests instead"))
+                .arg(flag("networks", "Measure through networks that are slow or break instead"))
                 .arg(flag("markdown", "Print tables as markdown")),
         )
         .subcommand(

@@ -46,7 +46,8 @@ impl Summary {
     }
 }
 
-fn median<T: Ord + Copy + Default>(values: impl Iterator<Item = T>) -> T {
+/// Returns the middle one of some values.
+pub fn median<T: Ord + Copy + Default>(values: impl Iterator<Item = T>) -> T {
     let mut values: Vec<_> = values.collect();
     values.sort();
     values.get(values.len() / 2).copied().unwrap_or_default()

@@ -3,11 +3,13 @@
 //! Programs run alternately, in the same run, on the same files; the page cache is warm for all.
 //! Each has a home of its own without knowledge of earlier copies, and destinations are empty
 //! unless a job says otherwise. What a job does is in [`jobs`], how a run is measured in
-//! [`measure`], the image in [`image`], counting requests in [`requests`].
+//! [`measure`], the image in [`image`], counting requests in [`requests`], and copies through
+//! networks that are slow or break in [`networks`].
 
 mod image;
 mod jobs;
 mod measure;
+mod networks;
 mod requests;
 mod table;
 
@@ -31,6 +33,8 @@ pub struct Request {
     pub jobs: Vec<String>,
     /// Count requests instead of measuring.
     pub requests: bool,
+    /// Measure through networks that are slow or break, instead of on a good one.
+    pub networks: bool,
     /// Print tables as markdown.
     pub markdown: bool,
     /// Where the image is kept.
@@ -59,6 +63,10 @@ pub fn run(request: &Request) -> Result<()> {
     }
     if request.requests {
         print_table(&requests::count(&programs)?, request.markdown);
+        return Ok(());
+    }
+    if request.networks {
+        print_table(&networks::measure(&programs, request.runs)?, request.markdown);
         return Ok(());
     }
     let cache = request.cache.clone().or_else(default_cache).ok_or("HOME is not set")?;

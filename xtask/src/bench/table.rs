@@ -78,7 +78,8 @@ pub fn row(name: &str, measured: &[Summary]) -> Vec<String> {
     row
 }
 
-fn duration(time: Duration) -> String {
+/// Writes a duration for people.
+pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if seconds < 1.0 { format!("{:.1} ms", seconds * 1000.0) } else { format!("{seconds:.2} s") }
 }

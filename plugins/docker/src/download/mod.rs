@@ -13,6 +13,7 @@ mod part;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
@@ -143,13 +144,11 @@ impl Download {
             };
             // What is read now needs no memory of those that wait.
             front.ahead = None;
-            let next = match front.try_next() {
-                Some(next) => next,
-                None => match self.wait()? {
-                    Some(next) => next,
-                    None => continue,
-                },
-            };
+            let mut next = front.try_next();
+            if next.is_pending() {
+                next = self.wait()?;
+            }
+            let Poll::Ready(next) = next else { continue };
             match next {
                 Some(Ok(batch)) => {
                     if let Some(rest) = &mut self.rest {
@@ -164,24 +163,25 @@ impl Download {
         }
     }
 
-    /// Waits until the first part brings something; `None` when it is time to look after all parts.
-    #[expect(clippy::option_option, reason = "an end is what a part may bring")]
-    fn wait(&mut self) -> Result<Option<Option<Result<Batch>>>> {
+    /// Waits until the first part brings something, or it is time to look after all parts.
+    fn wait(&mut self) -> Result<Poll<Option<Result<Batch>>>> {
         let Some(front) = self.parts.front_mut() else {
-            return Ok(None);
+            return Ok(Poll::Ready(None));
         };
         let (runtime, host) = (&self.repository.runtime, &self.repository.host);
         let Some(rest) = &self.rest else {
-            return runtime.block_on(host, async { Ok(Some(front.next().await)) });
+            return runtime.block_on(host, async { Ok(Poll::Ready(front.next().await)) });
         };
         let begun = Instant::now();
-        let next = runtime
-            .block_on(host, async { Ok(tokio::time::timeout(TICK, front.next()).await.ok()) })?;
+        let next = runtime.block_on(host, async {
+            let next = tokio::time::timeout(TICK, front.next()).await;
+            Ok(next.map_or(Poll::Pending, Poll::Ready))
+        })?;
         let unread = self.parts.back().map_or(0, |last| last.span().left());
         let can_use_more = rest.size - rest.next + unread >= LARGE_REST;
         rest.lanes.waited(begun.elapsed(), can_use_more);
         self.widen()?;
-        if next.is_none() {
+        if next.is_pending() {
             self.replace_what_stands_still()?;
         }
         Ok(next)

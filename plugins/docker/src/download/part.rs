@@ -134,12 +134,12 @@ impl Part {
         Self { span, batches, task, ahead }
     }
 
-    /// Returns what came so far and was not taken, if anything did.
-    pub fn try_next(&mut self) -> Option<Option<Result<Batch>>> {
+    /// Returns the next bytes if they are there; `None` is the end.
+    pub fn try_next(&mut self) -> Poll<Option<Result<Batch>>> {
         match self.batches.try_recv() {
-            Ok(batch) => Some(Some(batch)),
-            Err(mpsc::error::TryRecvError::Disconnected) => Some(None),
-            Err(mpsc::error::TryRecvError::Empty) => None,
+            Ok(batch) => Poll::Ready(Some(batch)),
+            Err(mpsc::error::TryRecvError::Disconnected) => Poll::Ready(None),
+            Err(mpsc::error::TryRecvError::Empty) => Poll::Pending,
         }
     }
 
