@@ -320,15 +320,19 @@ fn dockers_file_is_written_as_docker_reads_it() {
 fn helpers_keep_logins_in_place_of_files() {
     let (registry, home) = (with_password(), Home::new());
     let (host, file) = (registry.host(), home.path("auth.json"));
-    for (config, in_file) in [
-        (json!({"credHelpers": {&host: "box"}}), Value::Null),
-        (json!({"credsStore": "box"}), json!({&host: {}})),
+    // A store for all registries is known in Docker's own file alone.
+    let compat = format!("--compat-auth-file={}", file.display());
+    let named = format!("--authfile={}", file.display());
+    for (config, flag, in_file) in [
+        (json!({"credHelpers": {&host: "box"}}), &named, Value::Null),
+        (json!({"credsStore": "box"}), &compat, json!({&host: {}})),
     ] {
         fs::write(&file, config.to_string()).unwrap();
         let (path, kept) = keeper(&home, "box");
         let run = |arguments: &[&str]| {
-            let said = command(&home, arguments).env("PATH", &path).arg("--debug").run();
-            without_secrets(said)
+            let mut command = command(&home, arguments);
+            command.env_remove("REGISTRY_AUTH_FILE").env("PATH", &path).args([flag, "--debug"]);
+            without_secrets(command.run())
         };
         let said = run(&["login", "-v", "-u", USER, "-p", PASSWORD, &host]).expect_success();
         assert_eq!(said.stdout, "Used:  credential helper: box\nLogin Succeeded!\n");
@@ -341,6 +345,20 @@ fn helpers_keep_logins_in_place_of_files() {
         assert!(!kept.exists());
         run(&["logout", &host]).expect_code(1);
     }
+}
+
+#[test]
+fn a_store_in_a_file_that_others_read_gets_no_login() {
+    let (registry, home) = (with_password(), Home::new());
+    let (host, file) = (registry.host(), home.path("auth.json"));
+    fs::write(&file, json!({"credsStore": "box"}).to_string()).unwrap();
+    let (path, kept) = keeper(&home, "box");
+    let run = |arguments: &[&str]| command(&home, arguments).env("PATH", &path).run();
+    run(&["login", "-u", USER, "-p", PASSWORD, &host]).expect_success();
+    assert!(!kept.exists());
+    assert!(read(&file)["auths"][&host]["auth"].is_string());
+    let said = run(&["login", "--get-login", &host]).expect_success();
+    assert_eq!(said.stdout, format!("{USER}\n"));
 }
 
 #[test]

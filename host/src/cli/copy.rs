@@ -375,7 +375,7 @@ fn in_skopeos_words(error: Error, source: &Endpoint, destination: &Endpoint) -> 
                 messages.push(format!("initializing destination {}", image(destination)));
             }
             // Registries are asked when skopeo opens the source, others when it looks at the type.
-            ("source", "reading manifest") if next.starts_with("reading manifest ") => {
+            ("source", "reading manifest") if happens_at_opening(next) => {
                 messages.push(format!("initializing source {}", image(source)));
             }
             ("source", "reading manifest") => {
@@ -388,6 +388,12 @@ fn in_skopeos_words(error: Error, source: &Endpoint, destination: &Endpoint) -> 
         return error;
     }
     levels::error(error.kind(), messages, error.hint())
+}
+
+/// Tells whether skopeo meets a failure to read a manifest while it opens the image: it asks
+/// registries then, with their mirrors.
+pub(super) fn happens_at_opening(message: &str) -> bool {
+    message.starts_with("reading manifest ") || message.starts_with("(Mirrors also failed")
 }
 
 /// Names a blob by its digest alone, as skopeo does, and not by its place in the image.

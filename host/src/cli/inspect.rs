@@ -126,7 +126,7 @@ impl Image<'_> {
         let prefix = || "Error retrieving manifest for image".into();
         let top = self.retry.run(self.context, || self.source.manifest(None)).map_err(|error| {
             // Registries are asked when skopeo opens the image.
-            let at_opening = error.message().starts_with("reading manifest ");
+            let at_opening = super::copy::happens_at_opening(error.message());
             self.context.as_skopeo(error, || {
                 if at_opening {
                     format!("Error parsing image name {}", quote(&self.endpoint.name))

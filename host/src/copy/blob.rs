@@ -188,12 +188,21 @@ impl BlobCopy<'_> {
                 Started { reader, start, from: 0 },
             ));
         }
+        let mut tries = 0;
         while start.len() < 8 {
-            let count = reader.read(&mut first).map_err(|error| self.reading(error))?;
-            if count == 0 {
-                break;
+            match reader.read(&mut first) {
+                Ok(0) => break,
+                Ok(count) => start.extend_from_slice(&first[..count]),
+                // So little was read that the beginning may as well come again.
+                Err(error) => {
+                    let patient = self.retry.for_broken_reads();
+                    let what = format!("blob {}", self.blob.digest);
+                    patient.wait(&what, tries, error).map_err(|error| self.reading(error))?;
+                    tries += 1;
+                    start.clear();
+                    reader = self.open()?.reader;
+                }
             }
-            start.extend_from_slice(&first[..count]);
         }
         Ok((Some(Compression::detect(&start)), Started { reader, start, from: 0 }))
     }

@@ -9,7 +9,7 @@ use diolkos_sdk::{
 use super::embedded;
 use super::plan::{LayerRules, format_type, manifest_types};
 use super::progress::{Event, SignatureStep};
-use super::retry::Retry;
+use super::retry::{BROKEN_READS, Retry};
 use super::transfer::Copier;
 use super::verify::Verifier;
 use crate::image::{ImageManifest, Layer};
@@ -232,6 +232,20 @@ pub fn read_small(source: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8
     if descriptor.size.is_some_and(|size| size > MAX_CONFIG) {
         return Err(too_large());
     }
+    let mut breaks = 0;
+    loop {
+        match read_once(source, descriptor, too_large) {
+            Err(error) if error.kind().is_transient() && breaks < BROKEN_READS => breaks += 1,
+            result => return result,
+        }
+    }
+}
+
+fn read_once(
+    source: &dyn Source,
+    descriptor: &Descriptor,
+    too_large: impl Fn() -> Error,
+) -> Result<Vec<u8>> {
     let mut blob = embedded::open(source, descriptor)?;
     let size = super::blob::known_size(descriptor, &blob)?;
     let mut verifier = Verifier::new(&descriptor.digest, size);

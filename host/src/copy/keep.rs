@@ -59,8 +59,10 @@ impl BlobCopy<'_> {
                     return Err(self.writing(error));
                 }
             };
-            breaks = if received >= earlier + PROGRESS { 0 } else { breaks + 1 };
-            if breaks > BREAKS.max(self.retry.times) {
+            breaks = if received >= earlier.saturating_add(PROGRESS) { 0 } else { breaks + 1 };
+            // Without a delay, the destination has tried often enough itself.
+            let least = error.retry_after().map_or(0, |_| BREAKS);
+            if breaks > least.max(self.retry.times) {
                 return Err(self.writing(error));
             }
             self.retry.pause(

@@ -141,12 +141,17 @@ pub fn plan(
     };
     for blob in plan.images.iter().flat_map(|image| &image.blobs) {
         match &*blob.action {
-            "reuse" => plan.bytes_reused += blob.size.unwrap_or(0),
+            "reuse" => add(&mut plan.bytes_reused, blob.size),
             "foreign" => {}
-            _ => plan.bytes_to_copy += blob.size.unwrap_or(0),
+            _ => add(&mut plan.bytes_to_copy, blob.size),
         }
     }
     Ok(plan)
+}
+
+/// Adds a size that a manifest claims, which may be any number.
+fn add(sum: &mut u64, size: Option<u64>) {
+    *sum = sum.saturating_add(size.unwrap_or(0));
 }
 
 /// Both sides, opened, with the policy's consent.

@@ -5,14 +5,13 @@ use std::time::Duration;
 use diolkos_sdk::{Blob, BlobReader, Descriptor, Error, ErrorKind, Host, Result, Source};
 
 use super::progress::Counter;
-use super::retry::Retry;
-
-/// How often in a row a blob may break off without a single byte in between, even if the user
-/// wants no retries: an idle connection that was closed is nobody's fault.
-const BREAKS_WITHOUT_PROGRESS: u32 = 3;
+use super::retry::{BROKEN_READS, Retry};
 
 /// Bytes after which a break is taken for an accident, and what is missing asked for at once.
 const PROGRESS: u64 = 1 << 20;
+
+/// Bytes that must come between two breaks that do not count together.
+const LEAST: u64 = 16 << 10;
 
 /// Reads a blob; a passing failure leads to another request for what is missing.
 pub(super) struct ResumingReader<'a> {
@@ -23,6 +22,8 @@ pub(super) struct ResumingReader<'a> {
     /// Where the last break was.
     broke_at: u64,
     breaks: u32,
+    /// How far the blob had come when its end came too early.
+    ended_at: u64,
     counter: Counter,
     retry: Retry<'a>,
     host: &'a Host,
@@ -46,6 +47,7 @@ impl<'a> ResumingReader<'a> {
             position,
             broke_at: 0,
             breaks: 0,
+            ended_at: 0,
             counter,
             retry,
             host: retry.host,
@@ -57,9 +59,20 @@ impl<'a> ResumingReader<'a> {
         self.host.check_cancelled()?;
         loop {
             match self.reader.read(buffer) {
+                Ok(0) if self.ends_early() => {
+                    self.ended_at = self.position;
+                    match self.source.blob(self.blob, self.position) {
+                        Ok(Blob { reader, .. }) => self.reader = reader,
+                        Err(error) if error.kind().is_transient() => self.resume(error)?,
+                        // The digest of what came says the rest.
+                        Err(_) => return Ok(0),
+                    }
+                }
                 Ok(count) => {
                     self.position += count as u64;
-                    self.breaks = if count > 0 { 0 } else { self.breaks };
+                    if self.position >= self.broke_at + LEAST {
+                        self.breaks = 0;
+                    }
                     self.counter.add(count as u64);
                     return Ok(count);
                 }
@@ -69,9 +82,16 @@ impl<'a> ResumingReader<'a> {
         }
     }
 
+    /// Tells whether there must be more than came, and it is worth asking for: a server may give less
+    /// than it was asked for.
+    fn ends_early(&self) -> bool {
+        self.blob.size.is_some_and(|size| self.position < size)
+            && self.position >= self.ended_at + LEAST
+    }
+
     fn resume(&mut self, mut error: Error) -> Result<()> {
         loop {
-            if self.breaks >= BREAKS_WITHOUT_PROGRESS.max(self.retry.times) {
+            if self.breaks >= BROKEN_READS.max(self.retry.times) {
                 return Err(error);
             }
             let at = self.position;

@@ -12,6 +12,9 @@ const RATE_LIMIT_TRIES: u32 = 5;
 /// A transport that asks for another try at once has learnt something that makes the next one go
 /// otherwise. It gets these tries whatever the user wants.
 const INSTANT_TRIES: u32 = 2;
+/// How often something that breaks off in the same place is read again, even if the user wants no
+/// retries.
+pub(super) const BROKEN_READS: u32 = 3;
 /// A delay that the other side asks for is not followed beyond this.
 const LONGEST_DELAY: Duration = Duration::from_secs(60);
 
@@ -25,6 +28,12 @@ pub(super) struct Retry<'a> {
 }
 
 impl Retry<'_> {
+    /// Returns the rules for reading something that breaks off, which is nobody's fault: a few tries
+    /// even if the user wants none.
+    pub(super) fn for_broken_reads(&self) -> Self {
+        Self { times: self.times.max(BROKEN_READS), ..*self }
+    }
+
     /// Runs a step until it succeeds, fails for good, or has been tried often enough.
     pub(super) fn run<T>(&self, what: &str, mut step: impl FnMut() -> Result<T>) -> Result<T> {
         let mut tries = 0;

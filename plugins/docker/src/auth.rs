@@ -23,8 +23,10 @@ use crate::challenge::Challenge;
 use crate::client::Client;
 use crate::config::places::Places;
 use crate::credentials::{Answer, AuthFiles, Found, Identity, Lookup};
+use crate::errors;
 use crate::message::{self, Payload, Request, Response, Target};
 use crate::options::{Credentials, Options, Secret};
+use crate::uploads::within;
 
 /// A token is good for at least this long, whatever its server says.
 const SHORTEST_LIFE: Duration = Duration::from_secs(60);
@@ -228,7 +230,8 @@ impl Auth {
         scopes: &[String],
     ) -> Result<Token> {
         let known = self.known(host)?;
-        let realm = realm(challenge)?;
+        let realm = safe_realm(realm(challenge)?, client, &known)?;
+        let service_url = errors::redact(&realm);
         let asked = Instant::now();
         let service = challenge.get("service").unwrap_or_default();
         let response = match &known.identity {
@@ -269,20 +272,26 @@ impl Auth {
         };
         let status = response.status();
         if status != StatusCode::OK {
-            return Err(refusal(status, message::failure(response).await, &known.origin));
+            let error = message::failure(response).await;
+            return Err(refusal(status, error, &service_url, &known.origin));
         }
-        let body = message::body(response, MAX_ANSWER).await?;
+        let body = within(message::IDLE_TIMEOUT, message::body(response, MAX_ANSWER)).await?;
         let answer: Granted = serde_json::from_slice(&body).map_err(|error| {
             // The body may hold half a token: only what is wrong with it is said.
             Error::new(
                 ErrorKind::Corrupt,
-                format!("decoding bearer token: invalid JSON at line {}", error.line()),
+                format!(
+                    "decoding bearer token from {service_url}: invalid JSON at line {}",
+                    error.line()
+                ),
             )
         })?;
         let text =
             [answer.token, answer.access_token].into_iter().flatten().find(|t| !t.is_empty());
         let text = text.ok_or_else(|| {
-            Error::new(ErrorKind::Corrupt, "decoding bearer token: the answer holds no token")
+            let message =
+                format!("decoding bearer token: the answer of {service_url} holds no token");
+            Error::new(ErrorKind::Corrupt, message)
         })?;
         // Counted from our own clock: the server's, in `issued_at`, may be wrong.
         let life = Duration::from_secs(answer.expires_in.unwrap_or(0)).max(SHORTEST_LIFE);
@@ -385,7 +394,7 @@ fn seconds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u
     Ok(value.as_f64().map(|seconds| seconds.clamp(0.0, 1e9) as u64))
 }
 
-fn refusal(status: StatusCode, error: Error, origin: &str) -> Error {
+fn refusal(status: StatusCode, error: Error, service: &str, origin: &str) -> Error {
     let used = |error: Error| {
         let kind = error.kind();
         error.with_source(Error::new(kind, origin.to_owned()))
@@ -401,9 +410,8 @@ fn refusal(status: StatusCode, error: Error, origin: &str) -> Error {
         }
         StatusCode::TOO_MANY_REQUESTS => error.context("too many requests to registry"),
         _ => {
-            let message =
-                format!("Requesting bearer token: received unexpected HTTP status: {status}");
-            error.context(message)
+            let service = Error::new(error.kind(), format!("the token service is {service}"));
+            error.with_source(service).context("Requesting bearer token")
         }
     }
 }
@@ -423,6 +431,28 @@ fn realm(challenge: &Challenge) -> Result<Url> {
                 format!("invalid realm in bearer auth challenge: {realm:?}"),
             )
         })
+}
+
+/// Returns the realm, where it may be told who we are.
+///
+/// A registry behind a proxy may not know that it is reached by HTTPS, and say that its own token
+/// service is not. Another host is not told a secret in the clear.
+fn safe_realm(mut realm: Url, client: &Client, known: &Known) -> Result<Url> {
+    if realm.scheme() == "https" || !client.insists_on_tls() {
+        return Ok(realm);
+    }
+    if client.is_home(&realm) && realm.port().is_none() {
+        let _ = realm.set_scheme("https");
+        return Ok(realm);
+    }
+    if known.identity.is_none() {
+        return Ok(realm);
+    }
+    let message = format!("credentials are not sent to {} without TLS", errors::redact(&realm));
+    Err(Error::new(ErrorKind::Denied, message).with_hint(
+        "the registry names this token service: have it name one with https, or give \
+         --tls-verify=false if the network is trusted",
+    ))
 }
 
 /// Returns where to get a token: the realm, with its own parameters and ours.

@@ -10,14 +10,13 @@
 //! One request's way, redirects included, is in [`crate::exchange`].
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use diolkos_sdk::{Error, ErrorKind, Host, Result};
 use reqwest::header::RETRY_AFTER;
-use reqwest::{Method, StatusCode, Url, redirect};
+use reqwest::{Method, Proxy, StatusCode, Url, redirect};
 use rustls::ClientConfig;
 
 use crate::auth::{Auth, Authorization, SharedChallenge};
@@ -25,8 +24,9 @@ use crate::challenge::Challenge;
 use crate::exchange::{Followed, authority_of};
 use crate::gate::{Gate, LONGEST_PAUSE, Why};
 use crate::lanes::Lanes;
-use crate::message::{Payload, Request, Response, Target, drain};
+use crate::message::{Payload, Repeated, Request, Response, Target, drain};
 use crate::options::Options;
+use crate::proxies::Proxies;
 use crate::trial::Trial;
 use crate::{errors, tls};
 
@@ -47,7 +47,10 @@ pub(crate) struct Client {
     authority: String,
     /// The host alone, without which credentials are not sent.
     home: String,
+    tls_verify: bool,
     pub(crate) scheme: AtomicU8,
+    /// Whether the registry has ever answered.
+    pub(crate) answered: AtomicBool,
     /// What the registry asked for, shared by all who use it.
     pub challenge: SharedChallenge,
     asked_for_challenge: AtomicBool,
@@ -71,20 +74,20 @@ pub(crate) struct Client {
 struct Settings {
     tls: ClientConfig,
     user_agent: String,
-    proxies: bool,
+    idle_timeout: Duration,
 }
 
 impl Settings {
     fn http(&self, idle_connections: usize) -> Result<reqwest::Client> {
-        let mut builder = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(self.tls.clone())
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
+            // A registry may take its time while it stores what it has.
+            .tcp_user_timeout(self.idle_timeout * 2)
             .pool_max_idle_per_host(idle_connections)
-            .user_agent(&self.user_agent);
-        if !self.proxies {
-            builder = builder.no_proxy();
-        }
+            .user_agent(&self.user_agent)
+            .proxy(Proxy::custom(|url| Proxies::current().of(url).cloned()));
         builder.build().map_err(|error| {
             Error::new(ErrorKind::Internal, "cannot set up the HTTP client").with_source(error)
         })
@@ -106,8 +109,7 @@ impl Client {
         let settings = Settings {
             tls: tls::config(domain, tls_verify, options, host)?,
             user_agent: options.user_agent.clone(),
-            // Whatever the environment says: a proxy's localhost is not ours.
-            proxies: !is_loopback(&home),
+            idle_timeout: options.idle_timeout,
         };
         let http = settings.http(usize::MAX)?;
         Ok(Self {
@@ -116,7 +118,9 @@ impl Client {
             fresh: OnceLock::new(),
             authority: authority.to_owned(),
             home,
+            tls_verify,
             scheme: AtomicU8::new(if tls_verify { HTTPS } else { UNKNOWN }),
+            answered: AtomicBool::new(false),
             challenge: Arc::default(),
             asked_for_challenge: AtomicBool::new(false),
             warnings: Mutex::default(),
@@ -136,6 +140,16 @@ impl Client {
         }
         // The settings have made a client before.
         self.fresh.get_or_init(|| self.settings.http(0).unwrap_or_else(|_| self.http.clone()))
+    }
+
+    /// Tells whether nothing secret may go out without TLS, whatever the registry says.
+    pub fn insists_on_tls(&self) -> bool {
+        self.tls_verify
+    }
+
+    /// Tells whether a URL is on the registry's own host.
+    pub fn is_home(&self, url: &Url) -> bool {
+        url.host_str() == Some(&self.home)
     }
 
     /// Returns host and port that are connected to.
@@ -242,7 +256,14 @@ impl Client {
                     let authority = authority_of(response.url());
                     let Some(why) = why_again(response) else {
                         Gate::of(&authority).succeeded();
-                        return outcome.map_err(|unanswered| unanswered.error);
+                        return outcome.map_err(|unanswered| unanswered.error).map(
+                            |mut followed| {
+                                if tries > 0 || request.was_repeated {
+                                    followed.response.extensions_mut().insert(Repeated);
+                                }
+                                followed
+                            },
+                        );
                     };
                     (why, authority, response.status().to_string())
                 }
@@ -254,7 +275,12 @@ impl Client {
                 },
             };
             let gate = Gate::of(&authority);
-            let pause = gate.again(why, tries).filter(|_| request.is_repeatable());
+            let pause = if request.is_repeatable() {
+                gate.again(why, tries)
+            } else {
+                gate.close_for(why, tries);
+                None
+            };
             let Some(pause) = pause else {
                 if let Ok(Followed { response, .. }) = &mut outcome
                     && tries > 0
@@ -322,11 +348,6 @@ fn why_again(response: &Response) -> Option<Why> {
         408 | 425 | 500 | 502 | 504 => Some(Why::Failed),
         _ => None,
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 pub(crate) fn invalid(message: String) -> Error {

@@ -5,7 +5,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode};
 use sha2::Digest as _;
 
-use crate::message;
+use crate::message::{self, Repeated};
 use crate::registry::{Access, Repository};
 
 /// Deletes the image that a reference names, under all of its tags.
@@ -28,6 +28,8 @@ pub(crate) fn delete(repository: &Repository) -> Result<()> {
                 message::drain(response).await;
                 Ok(())
             }
+            // The answer to the first request alone was lost.
+            StatusCode::NOT_FOUND if response.extensions().get::<Repeated>().is_some() => Ok(()),
             StatusCode::NOT_FOUND => Err(missing(repository)),
             StatusCode::METHOD_NOT_ALLOWED => {
                 let error = message::failure(response).await;

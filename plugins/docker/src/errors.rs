@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::challenge::Challenge;
 use crate::gate::LONGEST_PAUSE;
+use crate::proxies::{self, Proxies};
 
 /// How many bytes of an unexpected body are shown.
 const BODY_SHOWN: usize = 50;
@@ -120,7 +121,9 @@ pub(crate) fn of_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) 
         if delay > LONGEST_PAUSE {
             // Nobody waits for that: it is for the user to come back.
             let text = span(delay);
-            return error.with_hint(format!("the registry asks to be left alone for {text}"));
+            let message = error.message().to_owned();
+            return Error::new(ErrorKind::Denied, message)
+                .with_hint(format!("the registry asks to be left alone for {text}"));
         }
         error = error.with_retry_after(delay);
     }
@@ -253,6 +256,9 @@ const WITHOUT_TLS: &str =
 const UNKNOWN_AUTHORITY: &str = "put the authority's certificate as NAME.crt into a directory and \
      give it with --cert-dir, or give --tls-verify=false if the network is trusted";
 
+const CLIENT_CERTIFICATE: &str = "the registry wants a client's certificate that it knows: put \
+     NAME.cert and NAME.key into a directory and give it with --cert-dir";
+
 fn cause(url: &Url, error: &reqwest::Error) -> Cause {
     let host = url.host_str().unwrap_or_default();
     if let Some(error) = find::<rustls::Error>(error) {
@@ -260,6 +266,10 @@ fn cause(url: &Url, error: &reqwest::Error) -> Cause {
     }
     let texts = texts(error);
     let has = |words: &str| texts.iter().any(|text| text.contains(words));
+    let proxy = Proxies::current().of(url).filter(|_| error.is_connect());
+    if let Some(proxy) = proxy {
+        return proxy_cause(proxy, url, error, &texts);
+    }
     if has("failed to lookup address") || has("dns error") {
         let words = "Temporary failure in name resolution";
         return if has(words) || has("Try again") {
@@ -303,6 +313,28 @@ fn cause(url: &Url, error: &reqwest::Error) -> Cause {
     Cause::passing(texts.last().cloned().unwrap_or_else(|| "the request failed".to_owned()))
 }
 
+/// Says why a connection could not be made through a proxy.
+fn proxy_cause(proxy: &Url, url: &Url, error: &reqwest::Error, texts: &[String]) -> Cause {
+    use std::io::ErrorKind as Io;
+    let address = proxies::shown(proxy);
+    let has = |words: &str| texts.iter().any(|text| text.contains(words));
+    let io = find::<std::io::Error>(error).map(std::io::Error::kind);
+    let connect = |why: &str| format!("proxyconnect tcp: dial tcp {address}: {why}");
+    let host = url.host_str().unwrap_or_default();
+    let text = if has("failed to lookup address") || has("dns error") {
+        connect("no such host")
+    } else if error.is_timeout() || io == Some(Io::TimedOut) {
+        connect("i/o timeout")
+    } else if io == Some(Io::ConnectionRefused) {
+        connect("connect: connection refused")
+    } else {
+        let last = texts.last().map_or("the connection failed", String::as_str);
+        format!("proxy {address} did not connect to {host}: {last}")
+    };
+    let hint = "check HTTP_PROXY and HTTPS_PROXY, or name the registry's host in NO_PROXY";
+    Cause { hint: Some(hint), ..Cause::passing(text) }
+}
+
 fn tls_cause(host: &str, error: &rustls::Error) -> Cause {
     use rustls::Error as Tls;
     match error {
@@ -340,15 +372,15 @@ fn tls_cause(host: &str, error: &rustls::Error) -> Cause {
         Tls::AlertReceived(AlertDescription::HandshakeFailure) => {
             Cause::lasting("remote error: tls: handshake failure", None)
         }
-        Tls::AlertReceived(AlertDescription::CertificateRequired) => Cause::lasting(
-            "remote error: tls: certificate required",
-            Some("put NAME.cert and NAME.key into a directory and give it with --cert-dir"),
-        ),
-        Tls::AlertReceived(AlertDescription::UnknownCA) => {
-            Cause::lasting("remote error: tls: unknown certificate authority", None)
+        Tls::AlertReceived(AlertDescription::CertificateRequired) => {
+            Cause::lasting("remote error: tls: certificate required", Some(CLIENT_CERTIFICATE))
         }
+        Tls::AlertReceived(AlertDescription::UnknownCA) => Cause::lasting(
+            "remote error: tls: unknown certificate authority",
+            Some(CLIENT_CERTIFICATE),
+        ),
         Tls::AlertReceived(AlertDescription::BadCertificate) => {
-            Cause::lasting("remote error: tls: bad certificate", None)
+            Cause::lasting("remote error: tls: bad certificate", Some(CLIENT_CERTIFICATE))
         }
         Tls::PeerIncompatible(why) => Cause::lasting(
             format!("tls: protocol version not supported or no common cipher ({why:?})"),

@@ -17,6 +17,7 @@ use crate::client::{Client, HTTP, HTTPS, invalid};
 use crate::errors;
 use crate::gate::{Gate, Why};
 use crate::message::{Payload, Request, Response, Target, drain, resolve};
+use crate::proxies::Proxies;
 
 /// How often a redirect is followed.
 const MAX_REDIRECTS: usize = 10;
@@ -33,6 +34,17 @@ pub(crate) struct Unanswered {
     pub error: Error,
     /// Why another try may succeed, if it may, and whose budget that is.
     pub again: Option<(Why, String)>,
+}
+
+impl Unanswered {
+    /// Says that it is the registry as a whole that was not reached.
+    fn at_first(self, authority: &str) -> Self {
+        let error = match self.error.kind() {
+            ErrorKind::Cancelled => self.error,
+            _ => self.error.context(format!("pinging container registry {authority}")),
+        };
+        Self { error, ..self }
+    }
 }
 
 impl From<Error> for Unanswered {
@@ -53,11 +65,16 @@ impl Client {
         let (mut url, mut response) = match &request.target {
             Target::Path(path) => {
                 let path = path.clone();
-                self.reach(host, &path, request, authorization).await?
+                let reached = self.reach(host, &path, request, authorization).await;
+                let answered = self.answered.fetch_or(reached.is_ok(), Ordering::Relaxed);
+                reached.map_err(|unanswered| {
+                    if answered { unanswered } else { unanswered.at_first(self.authority()) }
+                })?
             }
             Target::Url(url) => {
                 let url = url.clone();
-                let authorization = authorization.filter(|_| is_within(&url, home));
+                let authorization =
+                    authorization.filter(|_| is_within(&url, home) && self.is_safe(&url));
                 let response = self
                     .exchange(host, &url, request, authorization)
                     .await
@@ -65,7 +82,7 @@ impl Client {
                 (url, response)
             }
         };
-        let mut own = is_within(&url, home);
+        let mut own = is_within(&url, home) && self.is_safe(&url);
         for _ in 0..MAX_REDIRECTS {
             let Some(next) = redirect_target(&response, &url, request)? else {
                 return Ok(Followed { response, own });
@@ -74,6 +91,7 @@ impl Client {
             // Once away, credentials stay behind even if the way leads back.
             own = own
                 && is_within(&next, home)
+                && self.is_safe(&next)
                 && !(url.scheme() == "https" && next.scheme() == "http");
             url = next;
             response = self
@@ -89,6 +107,11 @@ impl Client {
             format!("{}: stopped after 10 redirects", errors::redact(&url)),
         )
         .into())
+    }
+
+    /// Tells whether a place may see credentials, as far as TLS goes.
+    fn is_safe(&self, url: &Url) -> bool {
+        url.scheme() == "https" || !self.insists_on_tls()
     }
 
     /// Sends a request to the registry itself, finding out whether that is HTTPS.
@@ -114,11 +137,11 @@ impl Client {
                 }
                 Err(failure) => failure,
             };
-            if known == HTTPS || !failure.may_be_http() {
+            let http = url("http")?;
+            if known == HTTPS || !failure.may_be_http(&http) {
                 return Err(failure.of(request, &https));
             }
             host.debug(format!("{} does not speak HTTPS, trying HTTP", self.authority()));
-            let http = url("http")?;
             return match self.exchange(host, &http, request, authorization).await {
                 Ok(response) => {
                     self.scheme.store(HTTP, Ordering::Relaxed);
@@ -126,6 +149,8 @@ impl Client {
                 }
                 Err(second) => {
                     let first = failure.of(request, &https).error;
+                    // Its way out, which is HTTP, has been taken.
+                    let first = Error::new(first.kind(), first.chain().join(": "));
                     let second = second.of(request, &http);
                     Err(Unanswered { error: second.error.with_source(first), again: second.again })
                 }
@@ -147,9 +172,13 @@ impl Client {
         authorization: Option<&Authorization>,
     ) -> Result<Response, Failure> {
         Gate::of(&authority_of(url)).pass().await;
-        let repeatable = matches!(request.method, Method::GET | Method::HEAD);
+        // Once: a server that closes every connection is another matter.
+        let repeatable = matches!(request.method, Method::GET | Method::HEAD)
+            && !request.fresh_connection
+            && !request.was_repeated;
         let mut result = self.exchange_once(url, request, authorization).await;
         if repeatable && matches!(&result, Err(Failure::Http(error)) if is_stale(error)) {
+            request.was_repeated = true;
             result = self.exchange_once(url, request, authorization).await;
         }
         let outcome = match &result {
@@ -252,9 +281,15 @@ impl Failure {
             .map(|_| Why::Failed)
     }
 
-    /// Tells whether a server without TLS would look like this.
-    fn may_be_http(&self) -> bool {
-        matches!(self, Self::Http(error) if error.is_connect() && !errors::is_unknown_host(error))
+    /// Tells whether a server without TLS would look like this. One that has a certificate, or
+    /// refuses ours, has TLS: what it is asked must not go there in the clear.
+    fn may_be_http(&self, http: &Url) -> bool {
+        let Self::Http(error) = self else { return false };
+        let speaks_tls = errors::find::<rustls::Error>(error)
+            .is_some_and(|error| !matches!(error, rustls::Error::InvalidMessage(_)));
+        // A proxy may know names that we do not.
+        let is_nowhere = errors::is_unknown_host(error) && Proxies::current().of(http).is_none();
+        error.is_connect() && !speaks_tls && !is_nowhere
     }
 }
 

@@ -115,19 +115,26 @@ impl Gate {
         state.budget = (state.budget + REFILL).min(BUDGET);
     }
 
-    /// Decides whether a request that failed is repeated, and after which pause: `None` when it was
-    /// tried often enough, the pause would be too long, or the host's budget is spent.
-    ///
-    /// A host that limits requests is closed for all others too.
-    pub fn again(&self, why: Why, tries: u32) -> Option<Duration> {
+    /// Notes that a host limits requests, for all others; the one that heard of it is not repeated.
+    pub fn close_for(&self, why: Why, tries: u32) {
         let delay = why.delay(tries);
-        let mut state = self.state();
         if matches!(why, Why::Limited(_)) && delay <= LONGEST_PAUSE {
+            let mut state = self.state();
             let until = Instant::now() + delay;
             if state.closed.is_none_or(|(known, _)| known < until) {
                 state.closed = Some((until, delay));
             }
         }
+    }
+
+    /// Decides whether a request that failed is repeated, and after which pause: `None` when it was
+    /// tried often enough, the pause would be too long, or the host's budget is spent.
+    ///
+    /// A host that limits requests is closed for all others too.
+    pub fn again(&self, why: Why, tries: u32) -> Option<Duration> {
+        self.close_for(why, tries);
+        let delay = why.delay(tries);
+        let mut state = self.state();
         if tries >= why.tries() || delay > LONGEST_PAUSE || state.budget < 1.0 {
             return None;
         }

@@ -5,7 +5,7 @@
 
 use diolkos_sdk::aio::Runtime;
 use diolkos_sdk::login::{self, LoggedOut, Login, Logins, Place};
-use diolkos_sdk::{Error, ErrorKind, Result, ResultExt, Session};
+use diolkos_sdk::{Error, ErrorKind, Host, Result, ResultExt, Session};
 use reqwest::{Method, StatusCode};
 
 use crate::auth::{Auth, Purse};
@@ -25,7 +25,7 @@ impl Logins for DockerLogins {
     }
 
     fn find(&self, place: &Place, session: &Session) -> Result<Option<Login>> {
-        let found = with_lookup(session, |lookup| find(&lookup, place))?;
+        let found = with_lookup(session, &session.host, |lookup| find(&lookup, place))?;
         Ok(found.map(|found| {
             let has_password = match &found.identity {
                 Identity::Password(who) => !who.password.reveal().is_empty(),
@@ -38,7 +38,7 @@ impl Logins for DockerLogins {
     }
 
     fn check(&self, place: &Place, session: &Session) -> Result<bool> {
-        let found = with_lookup(session, |lookup| find(&lookup, place))?;
+        let found = with_lookup(session, &Host::silent(), |lookup| find(&lookup, place))?;
         let Some(Found { identity: Identity::Password(who), .. }) = found else {
             return Ok(false);
         };
@@ -65,12 +65,12 @@ impl Logins for DockerLogins {
             }
             error.context(format!("authenticating creds for {:?}", place.key))
         })?;
-        with_lookup(session, |lookup| lookup.store(&place.key, &who))
+        with_lookup(session, &Host::silent(), |lookup| lookup.store(&place.key, &who))
     }
 
     fn log_out(&self, place: &Place, session: &Session) -> Result<LoggedOut> {
         check_files(session)?;
-        let removed = with_lookup(session, |lookup| lookup.remove(&place.key))
+        let removed = with_lookup(session, &session.host, |lookup| lookup.remove(&place.key))
             .context(|| format!("logging out of {:?}", place.key))?;
         if removed == Removed::Yes {
             return Ok(LoggedOut::Removed);
@@ -85,15 +85,21 @@ impl Logins for DockerLogins {
 
     fn log_out_of_all(&self, session: &Session) -> Result<()> {
         check_files(session)?;
-        with_lookup(session, |lookup| lookup.remove_all())
+        with_lookup(session, &session.host, |lookup| lookup.remove_all())
     }
 }
 
-fn with_lookup<T>(session: &Session, work: impl FnOnce(Lookup<'_>) -> Result<T>) -> Result<T> {
+/// Does something with the files of credentials. What is odd about the choice of them is told to
+/// `listener`: one command may come here twice, and says it once.
+fn with_lookup<T>(
+    session: &Session,
+    listener: &Host,
+    work: impl FnOnce(Lookup<'_>) -> Result<T>,
+) -> Result<T> {
     let options = &session.options;
     let places = Places::current();
     let (auth_file, compat) = (options.get("authfile"), options.get("compat-auth-file"));
-    let files = AuthFiles::for_logins(auth_file, compat, &places, &session.host)?;
+    let files = AuthFiles::for_logins(auth_file, compat, &places, listener)?;
     let conf = RegistriesConf::load(&places, Options::of(session)?.registries_conf.as_deref())?;
     let helpers = conf.credential_helpers();
     work(Lookup { places: &places, files: &files, helpers, host: &session.host })

@@ -58,7 +58,14 @@ pub(crate) struct Request {
     pub confidential: bool,
     /// Whether it gets a connection of its own: one that is in use may be about to break.
     pub fresh_connection: bool,
+    /// Whether it was sent again because the connection in use was closed already.
+    pub was_repeated: bool,
 }
+
+/// In an answer's extensions: the request was sent more than once, and may have had its effect
+/// before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Repeated;
 
 impl Request {
     pub fn new(method: Method, target: Target) -> Self {
@@ -73,6 +80,7 @@ impl Request {
             part_of_upload: false,
             confidential: false,
             fresh_connection: false,
+            was_repeated: false,
         }
     }
 

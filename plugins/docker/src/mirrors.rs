@@ -1,7 +1,8 @@
 //! An image that may be had in several places: whom to ask, and what to say when nobody has it.
 //!
 //! The manifest is asked for in one place after the other; the first that has it is asked for
-//! everything else, and those behind it for what it turns out to lack, or when it goes away.
+//! everything else, and those behind it for what it turns out to lack or to refuse, and when it goes
+//! away or breaks off again and again.
 //!
 //! # Source
 //! containers-registries.conf(5), "Remapping and mirroring registries".
@@ -35,26 +36,36 @@ impl Mirrors {
 
     /// Reads from the first place that can, which is the chosen one from then on.
     pub fn choose<T>(&self, read: impl Fn(&Reader<'_>) -> Result<T>) -> Result<T> {
-        let (index, value) = self.first(0, read, |_| true)?;
+        let (index, value) = self.first(0, read)?;
         self.chosen.store(index, Ordering::Relaxed);
         Ok(value)
     }
 
-    /// Reads from the chosen place, or one behind it where that lacks what is wanted.
+    /// Tells whether there is one place alone.
+    pub fn is_single(&self) -> bool {
+        self.places.len() == 1
+    }
+
+    /// Reads from the chosen place, or one behind it where that does not have what is wanted.
     pub fn read<T>(&self, read: impl Fn(&Reader<'_>) -> Result<T>) -> Result<T> {
-        let missing = |error: &Error| {
-            let kind = error.kind();
-            kind.is_transient() || matches!(kind, ErrorKind::NotFound | ErrorKind::ImageNotFound)
-        };
-        let begin = self.chosen.load(Ordering::Relaxed);
-        self.first(begin, read, missing).map(|(_, value)| value)
+        self.read_behind(0, read)
+    }
+
+    /// As [`Mirrors::read`], but passes so many places over, the last excepted.
+    pub fn read_behind<T>(
+        &self,
+        passed_over: usize,
+        read: impl Fn(&Reader<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let begin = self.chosen.load(Ordering::Relaxed).saturating_add(passed_over);
+        let begin = begin.min(self.places.len() - 1);
+        self.first(begin, read).map(|(_, value)| value)
     }
 
     fn first<T>(
         &self,
         begin: usize,
         read: impl Fn(&Reader<'_>) -> Result<T>,
-        goes_on: impl Fn(&Error) -> bool,
     ) -> Result<(usize, T)> {
         let mut failures = Vec::new();
         for (index, place) in self.places.iter().enumerate().skip(begin) {
@@ -62,10 +73,6 @@ impl Mirrors {
                 Ok(repository) => match read(&Reader::new(repository)) {
                     Ok(value) => return Ok((index, value)),
                     Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
-                    Err(error) if !goes_on(&error) => {
-                        failures.push((place.name.clone(), error));
-                        break;
-                    }
                     Err(error) => {
                         note(repository, &place.name, &error);
                         error

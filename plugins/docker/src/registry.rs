@@ -14,9 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use diolkos_sdk::aio::Runtime;
 use diolkos_sdk::model::media_type;
-use diolkos_sdk::{Digest, Host, Reference, Result, Session};
-use reqwest::Method;
-use reqwest::header::{ACCEPT, HeaderName, HeaderValue};
+use diolkos_sdk::{Digest, ErrorKind, Host, Reference, Result, Session};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, StatusCode, Url};
 
 use crate::auth::{Auth, Purse, Wallet};
 use crate::client::Client;
@@ -24,7 +24,9 @@ use crate::config::places::Places;
 use crate::config::registries_conf::{PullSource, RegistriesConf};
 use crate::config::registries_d::RegistriesD;
 use crate::credentials::AuthFiles;
-use crate::message::{Payload, Request, Response, Target};
+use crate::exchange::authority_of;
+use crate::gate::{Gate, Why};
+use crate::message::{self, Payload, Request, Response, Target};
 use crate::options::{Given, Options};
 
 /// The registries that a transport has reached so far, and what configuration says of them.
@@ -166,6 +168,13 @@ pub(crate) enum Access {
     Delete,
 }
 
+/// An answer that was read whole.
+pub(crate) struct Whole {
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
 /// A repository as one session uses it.
 #[derive(Clone)]
 pub(crate) struct Repository {
@@ -220,6 +229,37 @@ impl Repository {
     /// Sends a request and returns the answer, whatever its status.
     pub async fn send(&self, request: Request) -> Result<Response> {
         self.client.send(&self.auth, &self.host, request).await
+    }
+
+    /// Sends a request for something small and reads the answer whole, again where it breaks off.
+    /// What is not answered with 200 is for the caller.
+    ///
+    /// # Errors
+    /// As [`Client::send`] and [`message::body`].
+    pub async fn fetch(
+        &self,
+        request: impl Fn() -> Request,
+        limit: usize,
+    ) -> Result<Result<Whole, Response>> {
+        let mut tries = 0;
+        loop {
+            let response = self.send(request()).await?;
+            if response.status() != StatusCode::OK {
+                return Ok(Err(response));
+            }
+            let (url, headers) = (response.url().clone(), response.headers().clone());
+            let error = match message::body(response, limit).await {
+                Ok(body) => return Ok(Ok(Whole { url, headers, body })),
+                Err(error) => error,
+            };
+            let again = Gate::of(&authority_of(&url)).again(Why::Failed, tries);
+            let Some(pause) = again.filter(|_| error.kind() == ErrorKind::Unavailable) else {
+                return Err(error);
+            };
+            self.host.info(format!("{}; it is asked for again", error.message()));
+            tokio::time::sleep(pause).await;
+            tries += 1;
+        }
     }
 
     /// Returns a token's scope for this repository.

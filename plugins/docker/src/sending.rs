@@ -88,8 +88,17 @@ impl Sending {
         // Where the length was announced, the answer may come without waiting for the end.
         match self.hand_over(Part::End).await? {
             Some(answer) => answer,
-            None => joined(within(STORE_PATIENCE, async { Ok(self.answer.await) }).await?),
+            None => {
+                let answer = async { Ok((&mut self.answer).await) };
+                joined(within(STORE_PATIENCE, answer).await?)
+            }
         }
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.answer.abort();
     }
 }
 

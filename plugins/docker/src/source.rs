@@ -4,15 +4,17 @@
 //! resumed with a range. Foreign layers come from the URLs in
 //! their descriptor, without credentials, and from the registry only where those fail.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
-    Blob, Descriptor, Digest, Error, ErrorKind, RawManifest, Result, ResultExt, Source,
+    Algorithm, Blob, Descriptor, Digest, Error, ErrorKind, RawManifest, Result, ResultExt, Source,
 };
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, StatusCode, Url};
 
+use crate::delete;
 use crate::download::{self, Ask, BlobPart, Download, Empty};
 use crate::errors;
 use crate::message::{self, Request, Response, Target, number};
@@ -22,6 +24,8 @@ use crate::registry::{Access, Place, Repository};
 /// An image in a registry, or in mirrors of it.
 pub(crate) struct DockerSource {
     mirrors: Mirrors,
+    /// From where each blob was asked for last, and from which place on.
+    asked: Mutex<HashMap<Digest, (u64, usize)>>,
     /// The top-level manifest, once it was read: nothing is asked twice.
     top: Mutex<Option<RawManifest>>,
 }
@@ -32,7 +36,8 @@ impl DockerSource {
     /// # Errors
     /// The only place cannot be used.
     pub fn new(places: Vec<Place>) -> Result<Self> {
-        Ok(Self { mirrors: Mirrors::new(places)?, top: Mutex::default() })
+        let mirrors = Mirrors::new(places)?;
+        Ok(Self { mirrors, asked: Mutex::default(), top: Mutex::default() })
     }
 }
 
@@ -45,7 +50,17 @@ impl Source for DockerSource {
         if let Some(top) = &*top {
             return Ok(top.clone());
         }
-        let read = self.mirrors.choose(|reader| reader.manifest(None))?;
+        let read = self.mirrors.choose(|reader| {
+            let manifest = reader.manifest(None)?;
+            // Where one place has something else under a digest, another may have it.
+            match reader.repository.name.digest() {
+                Some(digest) if !self.mirrors.is_single() && is_other(&manifest, digest) => {
+                    let message = format!("the manifest is not the one of {digest}");
+                    Err(Error::new(ErrorKind::Corrupt, message))
+                }
+                _ => Ok(manifest),
+            }
+        })?;
         *top = Some(read.clone());
         Ok(read)
     }
@@ -54,8 +69,33 @@ impl Source for DockerSource {
         if from > 0 && blob.size == Some(from) {
             return Ok(Blob { size: blob.size, reader: Box::new(Empty) });
         }
-        self.mirrors.read(|reader| reader.blob(blob, from))
+        self.mirrors.read_behind(self.passed_over(blob, from), |reader| reader.blob(blob, from))
     }
+}
+
+impl DockerSource {
+    /// Returns how many places are passed over for a blob: each that gave nothing since it was asked
+    /// to go on here.
+    fn passed_over(&self, blob: &Descriptor, from: u64) -> usize {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = asked.get(&blob.digest).copied();
+        let places = match last {
+            Some((last, places)) if last == from && from > 0 => places + 1,
+            Some((_, places)) => places,
+            None => 0,
+        };
+        asked.insert(blob.digest.clone(), (from, places));
+        places
+    }
+}
+
+/// Tells whether a manifest is certainly not the one of a digest. The host verifies all of them; the
+/// digest of the oldest kind is not that of its bytes.
+fn is_other(manifest: &RawManifest, digest: &Digest) -> bool {
+    let oldest = [media_type::DOCKER_V2S1, media_type::DOCKER_V2S1_SIGNED];
+    digest.algorithm() == Algorithm::Sha256
+        && !oldest.contains(&manifest.media_type.as_str())
+        && delete::sha256(&manifest.bytes) != *digest
 }
 
 /// Reads what one place has.
@@ -111,14 +151,12 @@ impl<'a> Reader<'a> {
     }
 
     async fn read_manifest(&self, what: &str) -> Result<RawManifest> {
-        let request = self.repository.manifest_request(Method::GET, what, Access::Pull);
-        let response = self.repository.send(request).await?;
-        if response.status() != StatusCode::OK {
-            return Err(manifest_failure(response).await);
-        }
-        let media_type = media_type_of(response.headers());
+        let request = || self.repository.manifest_request(Method::GET, what, Access::Pull);
         let limit = usize::try_from(RawManifest::MAX_SIZE).unwrap_or(usize::MAX);
-        Ok(RawManifest::new(message::body(response, limit).await?, media_type))
+        match self.repository.fetch(request, limit).await? {
+            Ok(whole) => Ok(RawManifest::new(whole.body, media_type_of(&whole.headers))),
+            Err(response) => Err(manifest_failure(response).await),
+        }
     }
 
     /// Reads a blob from byte `from`; a server that gives no parts sends it whole, and what was read

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use diolkos_sdk::{Error, ErrorKind, Result, ResultExt, Tags};
 use reqwest::header::{HeaderMap, LINK};
-use reqwest::{Method, StatusCode, Url};
+use reqwest::{Method, Url};
 use serde::Deserialize;
 
 use crate::message::{self, Request, Target};
@@ -17,6 +17,10 @@ use crate::registry::{Access, Repository};
 const PAGE: u32 = 1000;
 /// The largest page that is read, in bytes.
 const MAX_PAGE: usize = 64 * 1024 * 1024;
+/// The largest list that is read, in bytes: some millions of tags.
+const MAX_LIST: usize = 128 * 1024 * 1024;
+/// What a page counts at least: there may be as many empty ones as a registry likes.
+const LEAST_PAGE: usize = 16 * 1024;
 
 #[derive(Deserialize)]
 struct Page {
@@ -34,17 +38,27 @@ pub(crate) fn list(repository: &Repository) -> Result<Tags> {
 async fn collect(repository: &Repository) -> Result<Vec<String>> {
     let mut tags = Vec::new();
     let mut seen = HashSet::new();
+    let mut size = 0;
     let mut next = format!("/v2/{}/tags/list?n={PAGE}", repository.name.path());
     while seen.insert(next.clone()) {
-        let request =
-            Request::new(Method::GET, Target::Path(next)).scope(repository.scope(Access::Pull));
-        let response = repository.send(request).await?;
-        if response.status() != StatusCode::OK {
-            return Err(message::failure(response).await.context("fetching tags list"));
+        let request = || {
+            Request::new(Method::GET, Target::Path(next.clone()))
+                .scope(repository.scope(Access::Pull))
+                .patience(Some(repository.idle_timeout))
+        };
+        let page = match repository.fetch(request, MAX_PAGE).await? {
+            Ok(page) => page,
+            Err(response) => {
+                return Err(message::failure(response).await.context("fetching tags list"));
+            }
+        };
+        let following = next_page(&page.headers, &page.url);
+        size += page.body.len().max(LEAST_PAGE);
+        if size > MAX_LIST {
+            let message = format!("the list of tags does not end within {MAX_LIST} bytes");
+            return Err(Error::new(ErrorKind::Corrupt, message));
         }
-        let following = next_page(response.headers(), response.url());
-        let body = message::body(response, MAX_PAGE).await?;
-        let page: Page = serde_json::from_slice(&body).map_err(|error| {
+        let page: Page = serde_json::from_slice(&page.body).map_err(|error| {
             Error::new(ErrorKind::Corrupt, "decoding tag list response").with_source(error)
         })?;
         for tag in page.tags.unwrap_or_default() {

@@ -15,7 +15,7 @@
 //! [`crate::sending`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use diolkos_sdk::{BlobSums, BlobWriter, Digest, Error, ErrorKind, Result};
@@ -35,6 +35,8 @@ const PART: usize = 256 * 1024;
 const WAITING_PIECE: usize = 2 << 20;
 /// How often in a row sending may break without a single byte that arrives.
 const BREAKS: u32 = 5;
+/// How long a request takes that nobody answers.
+const LONG: Duration = Duration::from_secs(120);
 
 /// A blob that is being sent.
 pub(crate) struct Upload {
@@ -51,8 +53,9 @@ pub(crate) struct Upload {
     held: Vec<u8>,
     sending: Option<Sending>,
     role: Role,
-    /// Whether this goes on with an upload that broke off.
-    resumed: bool,
+    /// Whether this goes on with an upload that broke off, so that two connections may have written
+    /// to it.
+    mended: bool,
     /// Whether the upload's place has seen a request of ours.
     touched: bool,
     /// What a step before has failed with; whether the upload may go on after it.
@@ -77,7 +80,7 @@ impl Upload {
             held: Vec::new(),
             sending: None,
             role: Role::None,
-            resumed: false,
+            mended: false,
             touched: false,
             failed: None,
             done: false,
@@ -95,7 +98,7 @@ impl Upload {
         uploads.use_pieces();
         let mut upload = Self::new(uploads, Some(location), Some(digest), size);
         (upload.written, upload.sent) = (received, received);
-        (upload.resumed, upload.touched) = (true, true);
+        (upload.mended, upload.touched) = (true, true);
         upload
     }
 
@@ -245,7 +248,7 @@ impl Upload {
                     (!may_go).then_some(WAITING_PIECE)
                 }
             };
-            if let Some(size) = size {
+            if let Some(size) = size.map(|size| self.uploads.at_least(size)) {
                 self.held.extend_from_slice(chunk);
                 return if length > size { self.send_pieces(size).await } else { Ok(()) };
             }
@@ -267,6 +270,7 @@ impl Upload {
             let location = self.place().await?;
             let piece = rest.slice(..rest.len().min(size));
             let length = piece.len();
+            let begun = Instant::now();
             let error = match self.uploads.send_piece(&location, self.sent, piece).await {
                 Ok(Piece::Taken(next, received)) => {
                     self.location = Some(next);
@@ -288,9 +292,10 @@ impl Upload {
                 Err(error) => error,
             };
             self.uploads.use_pieces();
-            breaks += 1;
+            self.mended = true;
+            breaks += weight(begun);
             if breaks > BREAKS {
-                return Err(error);
+                return Err(exhausted(error));
             }
             let delay = error.retry_after().unwrap_or_else(|| backoff(breaks - 1));
             self.uploads.repository.host.info(format!(
@@ -337,8 +342,9 @@ impl Upload {
     async fn end(&mut self, sums: &BlobSums) -> Result<()> {
         if self.sending.is_none() {
             let in_pieces = self.uploads.piece_size();
-            if self.resumed || self.sent > 0 || in_pieces.is_some_and(|it| it < self.held.len()) {
-                self.send_pieces(in_pieces.unwrap_or(WAITING_PIECE)).await?;
+            if self.mended || self.sent > 0 || in_pieces.is_some_and(|it| it < self.held.len()) {
+                let size = in_pieces.unwrap_or_else(|| self.uploads.at_least(WAITING_PIECE));
+                self.send_pieces(size).await?;
                 return self.close(&sums.digest).await;
             }
             return self.send_small(&sums.digest).await;
@@ -377,11 +383,12 @@ impl Upload {
         let mut breaks = 0;
         loop {
             let location = self.place().await?;
+            let begun = Instant::now();
             let error = match self.uploads.close(&location, digest).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            breaks += 1;
+            breaks += weight(begun);
             match error.kind() {
                 ErrorKind::RateLimited | ErrorKind::Unavailable if breaks <= BREAKS => {
                     let delay = error.retry_after().unwrap_or_else(|| backoff(breaks - 1));
@@ -392,7 +399,7 @@ impl Upload {
                     }
                 }
                 // Two connections may have written to it at the same time.
-                ErrorKind::Corrupt if self.resumed => {
+                ErrorKind::Corrupt if self.mended => {
                     self.location = None;
                     return Err(Error::new(
                         ErrorKind::Unavailable,
@@ -401,7 +408,7 @@ impl Upload {
                     .with_retry_after(Duration::ZERO)
                     .with_source(error));
                 }
-                _ => return Err(error),
+                _ => return Err(exhausted(error)),
             }
         }
     }
@@ -421,6 +428,7 @@ impl Upload {
                 }
             };
             self.touched = true;
+            let began = Instant::now();
             let result = self.uploads.send_all(&mut location, digest, bytes.clone()).await;
             self.location = Some(location.clone());
             match result {
@@ -435,16 +443,33 @@ impl Upload {
                 }
                 Err(error) if error.kind().is_transient() && breaks < BREAKS => {
                     let delay = error.retry_after().unwrap_or_else(|| backoff(breaks));
-                    breaks += 1;
+                    breaks += weight(began);
                     tokio::time::sleep(delay).await;
                     // What became of the upload is not known; beginning another tells whether the
                     // blob is there.
                     self.location = None;
                     self.uploads.cancel(location);
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(exhausted(error)),
             }
         }
+    }
+}
+
+/// Returns how much a failure counts: where nobody answered for minutes, one more try is enough.
+fn weight(begun: Instant) -> u32 {
+    if begun.elapsed() < LONG { 1 } else { BREAKS }
+}
+
+/// Makes the error of something that was tried often enough: another try is for the user to want.
+fn exhausted(error: Error) -> Error {
+    if error.retry_after().is_none() {
+        return error;
+    }
+    let last = Error::new(error.kind(), error.chain().join(": "));
+    match error.hint() {
+        Some(hint) => last.with_hint(hint.to_owned()),
+        None => last,
     }
 }
 
@@ -485,12 +510,10 @@ impl Drop for Upload {
         uploads.repository.client.trial.ended(&mut self.role, None);
         // Without its sender the body ends in an error, and the connection is closed before the
         // last byte.
-        if let Some(sending) = self.sending.take() {
-            sending.answer.abort();
-        }
+        self.sending = None;
         match (self.location.take(), &self.digest) {
             (Some(location), Some(digest)) if self.failed == Some(true) && self.touched => {
-                self.uploads.keep_broken(digest, location);
+                self.uploads.keep_broken(digest, location, self.written);
             }
             (Some(location), _) if self.touched => self.uploads.cancel(location),
             (Some(location), digest) => self.uploads.keep(digest.as_ref(), location),

@@ -31,6 +31,9 @@ use crate::registry::{Access, Repository};
 /// How long a registry may take to store a blob after its last byte.
 pub(crate) const STORE_PATIENCE: Duration = Duration::from_secs(900);
 
+/// How long it may take to be sent a piece and to store it.
+const PIECE_PATIENCE: Duration = Duration::from_secs(300);
+
 /// How long all uploads that are cancelled may take together, at the end of a copy.
 const CANCEL_PATIENCE: Duration = Duration::from_millis(500);
 
@@ -78,10 +81,18 @@ pub(crate) struct Uploads {
     pub repository: Repository,
     /// Uploads that were begun, with the blob they were begun for, and not used.
     spare: Mutex<Vec<(Option<Digest>, Url)>>,
-    /// Uploads that broke off, with the number of bytes that the registry has, once it was asked.
-    broken: Mutex<HashMap<Digest, (Url, Option<u64>)>>,
+    broken: Mutex<HashMap<Digest, Broken>>,
     /// Each ends when the registry has answered to the cancelling of an upload.
     cancelled: Mutex<Vec<oneshot::Receiver<()>>>,
+}
+
+/// An upload that broke off.
+struct Broken {
+    location: Url,
+    /// How many bytes were sent at most.
+    sent: u64,
+    /// How many the registry has, once it was asked.
+    received: Option<u64>,
 }
 
 impl Uploads {
@@ -94,38 +105,47 @@ impl Uploads {
         }
     }
 
-    /// Keeps an upload that broke off, for the same blob.
-    pub fn keep_broken(&self, digest: &Digest, location: Url) {
-        let earlier = self.broken().insert(digest.clone(), (location, None));
-        if let Some((earlier, _)) = earlier {
-            self.cancel(earlier);
+    /// Keeps an upload that broke off after `sent` bytes at most, for the same blob.
+    pub fn keep_broken(&self, digest: &Digest, location: Url, sent: u64) {
+        let broken = Broken { location, sent, received: None };
+        if let Some(earlier) = self.broken().insert(digest.clone(), broken) {
+            self.cancel(earlier.location);
         }
     }
 
     /// Takes an upload whose state the registry has told.
     pub fn take_resumable(&self, digest: &Digest) -> Option<(Url, u64)> {
         let mut broken = self.broken();
-        let (_, Some(_)) = broken.get(digest)? else { return None };
-        let (location, received) = broken.remove(digest)?;
+        broken.get(digest)?.received?;
+        let Broken { location, received, .. } = broken.remove(digest)?;
         Some((location, received?))
     }
 
     /// Asks how much of a blob whose upload broke off has arrived; 0 where it must begin again.
     pub async fn resume(&self, digest: &Digest) -> Result<u64> {
-        let Some((location, _)) = self.broken().remove(digest) else { return Ok(0) };
-        let Some((location, received)) = self.status(&location).await? else { return Ok(0) };
-        if received == 0 {
+        let Some(broken) = self.broken().remove(digest) else { return Ok(0) };
+        let (location, received) = match self.status(&broken.location).await {
+            Ok(Some(known)) => known,
+            Ok(None) => return Ok(0),
+            Err(error) => {
+                self.cancel(broken.location);
+                return Err(error);
+            }
+        };
+        // More than was sent is not this blob.
+        if received == 0 || received > broken.sent {
             self.cancel(location);
             return Ok(0);
         }
-        self.broken().insert(digest.clone(), (location, Some(received)));
+        let broken = Broken { location, received: Some(received), ..broken };
+        self.broken().insert(digest.clone(), broken);
         Ok(received)
     }
 
     /// Asks where an upload stands; `None` when the registry has forgotten it, or does not tell.
     pub async fn status(&self, location: &Url) -> Result<Option<(Url, u64)>> {
-        let request = self
-            .request(Method::GET, location.clone(), Payload::Empty)
+        let request = Request::new(Method::GET, Target::Url(location.clone()))
+            .scope(self.repository.scope(Access::Push))
             .patience(Some(self.repository.idle_timeout));
         let response = self.repository.send(request).await?;
         let status = response.status();
@@ -140,19 +160,25 @@ impl Uploads {
                 Err(error)
             };
         }
-        let next = next_location(&response, location)?;
+        let next = self.next_location(&response, location)?;
         let received = received(response.headers());
         message::drain(response).await;
         Ok(Some((next, received.unwrap_or(0))))
     }
 
-    fn broken(&self) -> MutexGuard<'_, HashMap<Digest, (Url, Option<u64>)>> {
+    fn broken(&self) -> MutexGuard<'_, HashMap<Digest, Broken>> {
         self.broken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the size of pieces to send blobs in; `None` while they go whole.
     pub fn piece_size(&self) -> Option<usize> {
-        Some(self.repository.client.piece_size.load(Ordering::Relaxed)).filter(|size| *size > 0)
+        let size = self.repository.client.piece_size.load(Ordering::Relaxed);
+        (size > 0).then(|| self.at_least(size))
+    }
+
+    /// Returns this size of pieces, or the least that the registry takes.
+    pub fn at_least(&self, size: usize) -> usize {
+        size.max(self.repository.client.least_piece.load(Ordering::Relaxed))
     }
 
     /// Sends blobs in pieces from now on.
@@ -213,7 +239,7 @@ impl Uploads {
     }
 
     async fn upload_at(&self, response: Response) -> Result<Begun> {
-        let location = location_of(&response)?;
+        let location = self.location_of(&response)?;
         let least = response.headers().get("oci-chunk-min-length");
         if let Some(least) = number(least).and_then(|least| usize::try_from(least).ok()) {
             let client = &self.repository.client;
@@ -318,10 +344,42 @@ impl Uploads {
         error.context(format!("uploading layer to {}", self.path()))
     }
 
+    /// Returns where an answer says that an upload goes on.
+    fn location_of(&self, response: &Response) -> Result<Url> {
+        let missing = || {
+            Error::new(ErrorKind::Corrupt, "the registry's answer has no Location")
+                .context("determining upload URL")
+        };
+        let value = response.headers().get(LOCATION).ok_or_else(missing)?;
+        let mut url = message::resolve(response.url(), value)
+            .map_err(|error| error.context("determining upload URL"))?;
+        let here = response.url();
+        let client = &self.repository.client;
+        let same_host = here.host_str() == url.host_str();
+        // A registry behind a proxy may not know that it is reached by HTTPS: credentials and bytes
+        // still go the way they came.
+        if url.scheme() == "http" && here.scheme() == "https" && same_host {
+            let port = here.port();
+            let _ = url.set_scheme("https").and_then(|()| url.set_port(port));
+        } else if url.scheme() == "http" && client.insists_on_tls() && client.is_home(&url) {
+            let message = format!("{} is not reached by HTTPS", errors::redact(&url));
+            return Err(Error::new(ErrorKind::Denied, message).context("determining upload URL"));
+        }
+        Ok(url)
+    }
+
+    /// Returns where an upload goes on after an answer: where that says, else where it was.
+    fn next_location(&self, response: &Response, current: &Url) -> Result<Url> {
+        match response.headers().get(LOCATION) {
+            Some(_) => self.location_of(response),
+            None => Ok(current.clone()),
+        }
+    }
+
     /// Judges the answer to a PUT that held bytes and digest.
     pub async fn judge_single(&self, response: Response) -> Result<Judged> {
         let status = response.status();
-        if is_stored(status) {
+        if is_stored(&response) {
             self.set_mode(SINGLE);
             message::drain(response).await;
             return Ok(Judged::Stored);
@@ -345,7 +403,7 @@ impl Uploads {
         if !response.status().is_success() {
             return Err(message::failure(response).await.context("uploading layer chunked"));
         }
-        let next = next_location(&response, location)?;
+        let next = self.next_location(&response, location)?;
         message::drain(response).await;
         Ok(next)
     }
@@ -359,7 +417,7 @@ impl Uploads {
             .request(Method::PATCH, location.clone(), Payload::Bytes(piece))
             .header(CONTENT_RANGE, range);
         request.fresh_connection = true;
-        let response = within(STORE_PATIENCE, self.repository.send(request)).await?;
+        let response = within(PIECE_PATIENCE, self.repository.send(request)).await?;
         let status = response.status();
         if status == StatusCode::PAYLOAD_TOO_LARGE {
             return Ok(Piece::TooLarge(
@@ -377,9 +435,14 @@ impl Uploads {
                 _ => error,
             });
         }
-        let next = next_location(&response, location)?;
-        let received = received(response.headers()).filter(|it| (from + 1..end).contains(it));
+        let next = self.next_location(&response, location)?;
+        let received = received(response.headers());
         message::drain(response).await;
+        if from > 0 && received == Some(from) {
+            let message = "the registry took a piece and has no more than before";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        let received = received.filter(|it| (from + 1..end).contains(it));
         Ok(Piece::Taken(next, received.unwrap_or(end)))
     }
 
@@ -395,7 +458,7 @@ impl Uploads {
         let url = with_digest(location, digest);
         let request = self.request(Method::PUT, url, Payload::Empty);
         let response = within(STORE_PATIENCE, self.repository.send(request)).await?;
-        if !is_stored(response.status()) {
+        if !is_stored(&response) {
             return Err(self.uploading(message::failure(response).await));
         }
         message::drain(response).await;
@@ -442,8 +505,8 @@ impl Drop for Uploads {
         for (_, location) in std::mem::take(&mut *self.spare()) {
             self.cancel(location);
         }
-        for (_, (location, _)) in std::mem::take(&mut *self.broken()) {
-            self.cancel(location);
+        for broken in std::mem::take(&mut *self.broken()).into_values() {
+            self.cancel(broken.location);
         }
         let cancelled =
             std::mem::take(&mut *self.cancelled.lock().unwrap_or_else(PoisonError::into_inner));
@@ -459,33 +522,6 @@ impl Drop for Uploads {
         // The process may end with the copy. The user may have stopped it: that counts no more.
         let all = within(CANCEL_PATIENCE, answers);
         let _ = self.repository.runtime.block_on(&Host::silent(), all);
-    }
-}
-
-/// Returns where an answer says that an upload goes on.
-fn location_of(response: &Response) -> Result<Url> {
-    let missing = || {
-        Error::new(ErrorKind::Corrupt, "the registry's answer has no Location")
-            .context("determining upload URL")
-    };
-    let value = response.headers().get(LOCATION).ok_or_else(missing)?;
-    let mut url = message::resolve(response.url(), value)
-        .map_err(|error| error.context("determining upload URL"))?;
-    let here = response.url();
-    // A registry behind a proxy may not know that it is reached by HTTPS: credentials and bytes
-    // still go the way they came.
-    if here.scheme() == "https" && url.scheme() == "http" && here.host_str() == url.host_str() {
-        let port = here.port();
-        let _ = url.set_scheme("https").and_then(|()| url.set_port(port));
-    }
-    Ok(url)
-}
-
-/// Returns where an upload goes on after an answer: where that says, else where it was.
-fn next_location(response: &Response, current: &Url) -> Result<Url> {
-    match response.headers().get(LOCATION) {
-        Some(_) => location_of(response),
-        None => Ok(current.clone()),
     }
 }
 
@@ -515,8 +551,14 @@ fn escape(text: &str) -> String {
     text.replace(':', "%3A").replace('/', "%2F")
 }
 
-fn is_stored(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200 | 201 | 204)
+/// Tells whether an answer says that a blob is stored. A web page with status 200 comes from
+/// something else than a registry.
+fn is_stored(response: &Response) -> bool {
+    let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    match response.status().as_u16() {
+        200 => !media_type.unwrap_or_default().trim_start().starts_with("text/html"),
+        status => matches!(status, 201 | 204),
+    }
 }
 
 /// Runs a future for a limited time.

@@ -274,7 +274,7 @@ fn refusals_of_a_token_server_are_told_apart() {
         (Reply::new(403), ErrorKind::Denied, "unable to retrieve auth token"),
         (
             Reply::new(429).with("retry-after", "300"),
-            ErrorKind::RateLimited,
+            ErrorKind::Denied,
             "too many requests to registry",
         ),
         (

@@ -119,7 +119,7 @@ fn row(scene: &Scene, program: &Program, outcomes: &[Outcome], ratio: &str) -> V
 
 /// Returns what each program's copies did; nothing for one that gave up.
 fn measure_scene(scene: &Scene, programs: &[Program], runs: usize) -> Result<Vec<Vec<Outcome>>> {
-    let (source, destination) = (DockerRegistry::start()?, DockerRegistry::start()?);
+    let source = DockerRegistry::start()?;
     let seeds = Home::new();
     let layout = seeds.path("layout");
     Image::noise(scene.layers, 1).write_layout(&layout, "1")?;
@@ -132,7 +132,7 @@ fn measure_scene(scene: &Scene, programs: &[Program], runs: usize) -> Result<Vec
             if gave_up[index] {
                 continue;
             }
-            destination.clear()?;
+            let destination = DockerRegistry::start()?;
             let home = Home::new();
             let to = |host: &Proxy| {
                 let directory = format!("dir:{}", home.path("out").display());

@@ -95,7 +95,8 @@ fn sum(running: &HashMap<Digest, Running>) -> Option<String> {
         return None;
     }
     let copied = running.values().map(|it| it.counter.get()).sum();
-    let whole = running.values().map(|it| it.size).sum::<Option<u64>>();
+    // What manifests claim may be any number.
+    let whole = running.values().try_fold(0, |sum: u64, it| Some(sum.saturating_add(it.size?)));
     let of = whole.map_or(String::new(), |size| format!(" of {}", bytes(size)));
     let count = running.len();
     let blobs = if count == 1 { "blob" } else { "blobs" };

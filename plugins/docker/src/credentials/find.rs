@@ -4,7 +4,7 @@ use std::path::Path;
 
 use diolkos_sdk::{ErrorKind, Result};
 
-use super::auth_file::{AuthFile, Content};
+use super::auth_file::{AuthFile, Content, Entry};
 use super::helper::Kept;
 use super::{Found, Identity, Lookup, Nothing, asked_for, quote, update};
 use crate::options::Credentials;
@@ -27,6 +27,7 @@ impl Lookup<'_> {
             if found.is_some() {
                 return Ok(found);
             }
+            self.host.debug(format!("no credentials for {key} in `{}`", path.display()));
             nothing.searched.push(path);
         }
         Ok(None)
@@ -40,37 +41,49 @@ impl Lookup<'_> {
         registry: &str,
         nothing: &mut Nothing,
     ) -> Result<Option<Found>> {
-        match file.helper(registry, path)? {
+        let store = match file.helper(registry, path)? {
             // An empty name takes the registry out of the store.
-            Some(named) if named.name.is_empty() => {}
+            Some(named) if named.name.is_empty() => None,
             Some(named) => {
-                return self
+                let found = self
                     .ask(&named.name, &named.server)
-                    .map_err(|error| asked_for(error, path, &named));
-            }
-            None => {
-                if let Some(named) = file.store(registry) {
-                    match self.ask(&named.name, &named.server) {
-                        Ok(Some(found)) => return Ok(Some(found)),
-                        Ok(None) => {}
-                        Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
-                        Err(error) => {
-                            let problem = format!("{} (credsStore in `{}`)", error, path.display());
-                            self.host.debug(&problem);
-                            nothing.problems.push(problem);
-                        }
-                    }
+                    .map_err(|error| asked_for(error, path, &named))?;
+                if found.is_none() {
+                    nothing.problems.push(format!(
+                        "credential helper `docker-credential-{}` knows nothing of it",
+                        named.name
+                    ));
                 }
+                return Ok(found);
             }
+            None => file.store(registry),
+        };
+        // What the file says itself may be of a repository; a store knows registries alone.
+        if let Some(entry) = file.entry(key, registry, path)?
+            && let Some(found) = self.of_entry(entry, path)
+        {
+            return Ok(Some(found));
         }
-        let Some(entry) = file.entry(key, registry, path)? else { return Ok(None) };
+        let Some(named) = store else { return Ok(None) };
+        match self.ask(&named.name, &named.server) {
+            Err(error) if error.kind() != ErrorKind::Cancelled => {
+                let problem = format!("{} (credsStore in `{}`)", error, path.display());
+                self.host.debug(&problem);
+                nothing.problems.push(problem);
+                Ok(None)
+            }
+            asked => asked,
+        }
+    }
+
+    fn of_entry(&self, entry: Entry, path: &Path) -> Option<Found> {
         let origin = format!("`{}`, key `{}`", path.display(), entry.key);
         match entry.content {
             Content::Nothing => {
                 let message =
                     format!("credential entry {:?} in {} is empty", entry.key, quote(path));
                 self.host.debug(message);
-                Ok(None)
+                None
             }
             Content::WithoutColon => {
                 self.host.warn(format!(
@@ -79,14 +92,14 @@ impl Lookup<'_> {
                     entry.key,
                     quote(path)
                 ));
-                Ok(None)
+                None
             }
             Content::Login { username, identity_token: Some(token), .. } => {
-                Ok(Some(Found { identity: Identity::Token(token), username, origin }))
+                Some(Found { identity: Identity::Token(token), username, origin })
             }
             Content::Login { username, password, identity_token: None } => {
                 let who = Credentials { username: username.clone(), password };
-                Ok(Some(Found { identity: Identity::Password(who), username, origin }))
+                Some(Found { identity: Identity::Password(who), username, origin })
             }
         }
     }

@@ -147,10 +147,12 @@ impl<'a> Helper<'a> {
             .arg(action)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| self.failed(action, "it cannot be started").with_source(error))?;
         let mut stdin = child.stdin.take().expect("it was asked for");
         let stdout = child.stdout.take().expect("it was asked for");
+        let mut stderr = child.stderr.take().expect("it was asked for");
         let input = input.to_owned();
         // Threads of their own, and nobody waits for them: a child of the helper's may keep its
         // pipes open after it was killed.
@@ -158,6 +160,9 @@ impl<'a> Helper<'a> {
             // A helper need not read what it can do without.
             let _ = stdin.write_all(&input);
         });
+        // What it says is for the user at once. It does not get our stderr itself: whoever waits for
+        // the end of that would wait for a child of the helper's, long after us.
+        std::thread::spawn(move || io::copy(&mut stderr, &mut io::stderr()));
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
             let mut bytes = Vec::new();

@@ -65,6 +65,8 @@ impl Lookup<'_> {
         // Helpers take their time; the file is not locked meanwhile.
         let kept_elsewhere = match Keeper::of(&file, &path, key)? {
             Keeper::File => None,
+            // Other programs that read this file know nothing of stores.
+            Keeper::Store(_) if !matches!(self.files, AuthFiles::Docker(_)) => None,
             Keeper::Helper(named) => {
                 return self
                     .give(&named.name, &named.server, who)

@@ -76,7 +76,10 @@ pub(super) fn update<T>(
         _ => Path::new("."),
     };
     let make = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    make.map_err(|error| of_file(format!("mkdir {}", dir.display()), error))?;
+    make.map_err(|error| {
+        of_file(format!("mkdir {}", dir.display()), error)
+            .with_hint("name a file that you may write with --authfile or $REGISTRY_AUTH_FILE")
+    })?;
     let _lock = lock(dir, host)?;
     let mut content = match read(&target)? {
         Some(bytes) => Object::parse(&bytes).map_err(|broken| broken_file(path, broken))?,
@@ -143,7 +146,12 @@ fn remove_leftovers(dir: &Path) {
 fn replace(target: &Path, dir: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |error: io::Error| of_file(format!("replacing {}", target.display()), error);
     // Made with mode 0600.
-    let mut file = tempfile::Builder::new().prefix(PREFIX).tempfile_in(dir).map_err(failed)?;
+    let file = tempfile::Builder::new().prefix(PREFIX).tempfile_in(dir);
+    let mut file = file.map_err(|error| {
+        // The library's error names a file that nobody knows.
+        let error = error.raw_os_error().map_or(error, io::Error::from_raw_os_error);
+        of_file(format!("cannot make a file in {}", dir.display()), error)
+    })?;
     file.write_all(bytes).map_err(failed)?;
     if let Ok(old) = fs::metadata(target) {
         // Others lose what access they had, as they do with other programs that log in.

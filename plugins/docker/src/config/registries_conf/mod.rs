@@ -125,6 +125,7 @@ impl RegistriesConf {
             text::read_if_any(&files.main)
         };
         if let Some(text) = main.map_err(|error| loading(&files.main, error))? {
+            conf.notes.push(format!("registries are set up by `{}`", files.main.display()));
             conf.merge(file::parse(&text, &files.main, Versions::Any)?);
         }
         for dir in &files.drop_ins {
@@ -133,6 +134,7 @@ impl RegistriesConf {
                 // One that is gone by now was removed at this moment.
                 let text = text::read_if_any(&path).map_err(|error| loading(&path, error))?;
                 if let Some(text) = text {
+                    conf.notes.push(format!("registries are set up by `{}` too", path.display()));
                     conf.merge(file::parse(&text, &path, Versions::OnlySecond)?);
                 }
             }

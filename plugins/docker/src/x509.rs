@@ -1,7 +1,7 @@
-//! The period in which a certificate is valid, read from its DER form.
+//! What is read of a certificate's DER form here.
 //!
-//! Only for certificates that were given as authorities and are a server's own: all others are
-//! checked by webpki, which does not take these.
+//! Certificates are verified by webpki. It does not take those that were given as authorities and
+//! are a server's own, and shows nobody who issued a client's.
 //!
 //! # Source
 //! RFC 5280, section 4.1.
@@ -18,7 +18,7 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
 /// Fails when `now` is not within the certificate's period.
-pub(crate) fn check(certificate: &[u8], now: UnixTime) -> Result<(), Error> {
+pub(crate) fn check_period(certificate: &[u8], now: UnixTime) -> Result<(), Error> {
     let (begin, end) = period(certificate).ok_or(CertificateError::BadEncoding)?;
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
     if now < begin.as_second() {
@@ -30,21 +30,15 @@ pub(crate) fn check(certificate: &[u8], now: UnixTime) -> Result<(), Error> {
     Ok(())
 }
 
+/// Returns the name of who issued a certificate, in DER; `None` if it cannot be read.
+pub(crate) fn issuer(certificate: &[u8]) -> Option<&[u8]> {
+    let name = before_issuer(certificate)?;
+    let (tag, _, rest) = element(name)?;
+    (tag == SEQUENCE).then(|| &name[..name.len() - rest.len()])
+}
+
 fn period(certificate: &[u8]) -> Option<(Timestamp, Timestamp)> {
-    let (tag, mut body, _) = element(certificate)?;
-    let mut inner = |expected| {
-        let (tag, content, rest) = element(body)?;
-        body = rest;
-        (expected == tag).then_some(content)
-    };
-    let mut rest = (tag == SEQUENCE).then(|| inner(SEQUENCE)).flatten()?;
-    // Version (optional), serial number, signature, issuer; then the validity.
-    if rest.first() == Some(&VERSION) {
-        rest = element(rest)?.2;
-    }
-    for _ in 0..3 {
-        rest = element(rest)?.2;
-    }
+    let (_, _, rest) = element(before_issuer(certificate)?)?;
     let (tag, validity, _) = element(rest)?;
     if tag != SEQUENCE {
         return None;
@@ -53,6 +47,20 @@ fn period(certificate: &[u8]) -> Option<(Timestamp, Timestamp)> {
     let begin = time(tag, begin)?;
     let (tag, end, _) = element(rest)?;
     Some((begin, time(tag, end)?))
+}
+
+/// Returns a certificate's elements from the issuer on.
+fn before_issuer(certificate: &[u8]) -> Option<&[u8]> {
+    let within = |bytes| element(bytes).filter(|(tag, ..)| *tag == SEQUENCE);
+    let (_, mut rest, _) = within(within(certificate)?.1)?;
+    // Version (optional), serial number, signature.
+    if rest.first() == Some(&VERSION) {
+        rest = element(rest)?.2;
+    }
+    for _ in 0..2 {
+        rest = element(rest)?.2;
+    }
+    Some(rest)
 }
 
 /// Splits one DER element off: its tag, its content, and what follows.
@@ -110,16 +118,26 @@ mod tests {
     fn a_certificate_is_valid_from_its_first_to_its_last_second() {
         let certificate = certificate();
         let (begin, end) = period(&certificate).unwrap();
-        assert!(check(&certificate, at(&begin.to_string())).is_ok());
-        assert!(check(&certificate, at(&end.to_string())).is_ok());
+        assert!(check_period(&certificate, at(&begin.to_string())).is_ok());
+        assert!(check_period(&certificate, at(&end.to_string())).is_ok());
         assert_eq!(
-            check(&certificate, at("1999-01-01T00:00:00Z")),
+            check_period(&certificate, at("1999-01-01T00:00:00Z")),
             Err(CertificateError::NotValidYet.into())
         );
         assert_eq!(
-            check(&certificate, at("2199-01-01T00:00:00Z")),
+            check_period(&certificate, at("2199-01-01T00:00:00Z")),
             Err(CertificateError::Expired.into())
         );
+    }
+
+    #[test]
+    fn a_certificate_tells_who_issued_it() {
+        let certificate = certificate();
+        let issuer = issuer(&certificate).unwrap();
+        assert_eq!(issuer[0], SEQUENCE);
+        // One that signed itself has the name twice.
+        let times = certificate.windows(issuer.len()).filter(|window| *window == issuer).count();
+        assert_eq!(times, 2);
     }
 
     #[test]
@@ -141,7 +159,7 @@ mod tests {
             let index = at % bytes.len();
             bytes[index] = byte;
             bytes.truncate(cut);
-            let _ = period(&bytes);
+            let _ = (period(&bytes), issuer(&bytes));
         }
     }
 }
