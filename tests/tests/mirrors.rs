@@ -316,3 +316,35 @@ fn a_directory_of_registries_d_that_makes_no_sense_is_named() {
     write("docker: [not, a, map]\n");
     copy().run().expect_code(1).expect_words(&["registries.d/tests.yaml"]);
 }
+
+#[test]
+fn a_mirror_that_breaks_off_again_and_again_is_left() {
+    let (registry, image) = (Registry::start().unwrap(), Image::noise(&[3_000_000], 41));
+    let mirror = Registry::start().unwrap();
+    for place in [&registry, &mirror] {
+        image.seed(place, "app", "1");
+    }
+    let layer = &image.layers()[0];
+    mirror.inject("GET", layer, 1, Fault::CutAfter(1_000_000));
+    mirror.always("GET", layer, Fault::CutAfter(0));
+    let home = Home::new();
+    configure(&home, &with_mirrors(&registry.host(), &[mirror.host()]));
+    pull(&home, "app:1").expect_success();
+    assert!(!registry.requests_of("GET", layer).is_empty());
+    let requests = mirror.requests_of("GET", layer).len();
+    assert!(requests <= 6, "{requests}");
+}
+
+#[test]
+fn a_mirror_that_refuses_a_layer_or_has_another_manifest_is_passed_over() {
+    let (registry, image) = registry("refused");
+    let (mirror, _) = self::registry("refused");
+    let home = Home::new();
+    configure(&home, &with_mirrors(&registry.host(), &[mirror.host()]));
+    mirror.always("GET", &image.layers()[0], Fault::status(403, "DENIED"));
+    pull(&home, "app:1").expect_success();
+    mirror.behave();
+    let other = Answer::empty(200).header("Content-Type", "application/json").body("{}");
+    mirror.always("GET", "/manifests/", Fault::Answer(other));
+    pull(&home, &format!("app@{}", image.digest())).expect_success();
+}

@@ -80,6 +80,18 @@ fn a_download_goes_on_where_the_whole_comes_in_place_of_a_part() {
 }
 
 #[test]
+fn a_part_that_is_shorter_than_asked_for_is_no_end() {
+    let (source, image, layer) = seeded(10);
+    let (destination, home) = (Registry::start().unwrap(), Home::new());
+    source.inject("GET", &layer, 1, Fault::CutAfter(1_500_000));
+    source.inject("GET", &layer, 1, Fault::ShortPart(400_000));
+    home.copy(&[], &source.reference("app:1"), &destination.reference("app:1")).expect_success();
+    image.check_in(&destination, "app", "1").unwrap();
+    let requests = source.requests_of("GET", &layer);
+    assert_eq!(start_of(requests[2].header("range")), Some(1_900_000));
+}
+
+#[test]
 fn bytes_that_were_damaged_before_the_break_are_noticed() {
     let (source, _, layer) = seeded(3);
     let (destination, home) = (Registry::start().unwrap(), Home::new());
@@ -102,6 +114,52 @@ fn an_upload_asks_how_far_it_got_and_goes_on_there() {
         requests.iter().filter_map(|one| start_of(one.header("content-range"))).collect();
     assert!(starts.contains(&1_500_000) && starts.contains(&3_000_000), "{starts:?}");
     assert!(registry.received() < 4_500_000, "{} bytes", registry.received());
+}
+
+#[test]
+fn an_upload_whose_state_cannot_be_told_for_a_moment_goes_on() {
+    let registry = upload(11, |registry| {
+        registry.inject("PUT", "/uploads/", 2, Fault::CutBody(1_500_000));
+        registry.inject("PATCH", "/uploads/", 1, Fault::CutBody(500_000));
+        registry.inject("GET", "/uploads/", 1, Fault::status(503, "UNAVAILABLE"));
+    });
+    assert!(registry.received() < 4_500_000, "{} bytes", registry.received());
+}
+
+#[test]
+fn a_registry_that_claims_more_than_was_sent_is_not_believed() {
+    upload(12, |registry| {
+        let lie = Answer::empty(204).header("Range", "0-99999999");
+        registry.always("GET", "/uploads/", Fault::Answer(lie));
+        cut_some(registry);
+    });
+}
+
+#[test]
+fn pieces_are_as_large_as_the_registry_wants_them() {
+    const LEAST: u64 = 3 << 20;
+    let (source, destination, home) =
+        (Registry::start().unwrap(), Registry::start().unwrap(), Home::new());
+    let image = Image::noise(&[8_000_000; 3], 13);
+    image.seed(&source, "app", "1");
+    destination.always(
+        "POST",
+        "/uploads/",
+        Fault::header("OCI-Chunk-Min-Length", LEAST.to_string()),
+    );
+    home.copy(&[], &source.reference("app:1"), &destination.reference("app:1")).expect_success();
+    image.check_in(&destination, "app", "1").unwrap();
+    let patches = destination.requests_of("PATCH", "/uploads/");
+    let lengths: Vec<u64> = patches
+        .iter()
+        .filter_map(|patch| {
+            let (first, last) = patch.header("content-range")?.split_once('-')?;
+            Some(last.parse::<u64>().ok()? + 1 - first.parse::<u64>().ok()?)
+        })
+        .collect();
+    // The last piece of each layer is what is left.
+    let short = lengths.iter().filter(|length| **length < LEAST).count();
+    assert!(short <= 3, "{lengths:?}");
 }
 
 #[test]

@@ -79,3 +79,17 @@ fn a_page_on_another_host_is_not_told_who_asks() {
     let seen = elsewhere.requests();
     assert!(seen.iter().all(|request| !request.is_authorized()), "{seen:?}");
 }
+
+#[test]
+fn a_list_without_end_is_left() {
+    // Each page is large, and has another one behind it.
+    let registry = registry(Access::Open);
+    let tags: Vec<String> = (0..200_000).map(|number| format!("\"t{number:0>100}\"")).collect();
+    let tags = tags.join(",");
+    for number in 0..8 {
+        let link = format!("</v2/r/tags/list?last={number}>; rel=\"next\"");
+        registry.inject("GET", "/tags/list", 1, page(&tags, &link));
+    }
+    list(&registry, &[]).expect_code(1).expect_words(&["does not end"]);
+    assert!(registry.requests_of("GET", "/tags/list").len() < 9);
+}

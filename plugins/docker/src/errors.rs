@@ -214,8 +214,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
     // HTTP dates end in the zone's name, which RFC 2822 still allows.
     let date = rfc2822::parse(text).ok()?.timestamp();
-    let seconds = date.duration_since(Timestamp::now()).as_secs();
-    u64::try_from(seconds).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
+    Duration::try_from(date.duration_since(Timestamp::now())).ok().filter(|it| !it.is_zero())
 }
 
 /// Makes the error of a request that got no answer.

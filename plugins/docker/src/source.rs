@@ -5,11 +5,13 @@
 //! their descriptor, without credentials, and from the registry only where those fail.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
-    Algorithm, Blob, Descriptor, Digest, Error, ErrorKind, RawManifest, Result, ResultExt, Source,
+    Algorithm, Blob, BlobReader, Descriptor, Digest, Error, ErrorKind, RawManifest, Result,
+    ResultExt, Source,
 };
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, StatusCode, Url};
@@ -24,8 +26,8 @@ use crate::registry::{Access, Place, Repository};
 /// An image in a registry, or in mirrors of it.
 pub(crate) struct DockerSource {
     mirrors: Mirrors,
-    /// From where each blob was asked for last, and from which place on.
-    asked: Mutex<HashMap<Digest, (u64, usize)>>,
+    /// How each blob was asked for last, where there are several places.
+    asked: Mutex<HashMap<Digest, Asked>>,
     /// The top-level manifest, once it was read: nothing is asked twice.
     top: Mutex<Option<RawManifest>>,
 }
@@ -69,23 +71,51 @@ impl Source for DockerSource {
         if from > 0 && blob.size == Some(from) {
             return Ok(Blob { size: blob.size, reader: Box::new(Empty) });
         }
-        self.mirrors.read_behind(self.passed_over(blob, from), |reader| reader.blob(blob, from))
+        if self.mirrors.is_single() {
+            return self.mirrors.read(|reader| reader.blob(blob, from));
+        }
+        let asked = self.passed_over(blob, from);
+        let Blob { size, reader } =
+            self.mirrors.read_behind(asked.passed_over, |reader| reader.blob(blob, from))?;
+        Ok(Blob { size, reader: Box::new(Watched { reader, broke: asked.broke }) })
     }
 }
 
 impl DockerSource {
-    /// Returns how many places are passed over for a blob: each that gave nothing since it was asked
-    /// to go on here.
-    fn passed_over(&self, blob: &Descriptor, from: u64) -> usize {
+    /// Notes that a blob is asked for, and returns how many places are passed over: each that gave
+    /// nothing and broke off when it was asked to go on here.
+    fn passed_over(&self, blob: &Descriptor, from: u64) -> Asked {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = asked.get(&blob.digest).copied();
-        let places = match last {
-            Some((last, places)) if last == from && from > 0 => places + 1,
-            Some((_, places)) => places,
+        let places = match asked.get(&blob.digest) {
+            Some(last) if last.from == from && last.broke.load(Ordering::Relaxed) => {
+                last.passed_over + 1
+            }
+            Some(last) => last.passed_over,
             None => 0,
         };
-        asked.insert(blob.digest.clone(), (from, places));
-        places
+        let now = Asked { from, passed_over: places, broke: Arc::default() };
+        asked.insert(blob.digest.clone(), now.clone());
+        now
+    }
+}
+
+/// How a blob was asked for.
+#[derive(Clone)]
+struct Asked {
+    from: u64,
+    passed_over: usize,
+    broke: Arc<AtomicBool>,
+}
+
+/// A reader that notes that it broke off.
+struct Watched {
+    reader: Box<dyn BlobReader>,
+    broke: Arc<AtomicBool>,
+}
+
+impl BlobReader for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        self.reader.read(buffer).inspect_err(|_| self.broke.store(true, Ordering::Relaxed))
     }
 }
 

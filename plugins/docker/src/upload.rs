@@ -226,12 +226,14 @@ impl Upload {
 
     /// Takes note of a connection that broke while its bytes were not kept.
     fn broke(&self, error: Error) -> Error {
-        if error.kind() != ErrorKind::Unavailable {
-            return error;
-        }
+        let delay = match error.kind() {
+            ErrorKind::Unavailable => Duration::ZERO,
+            ErrorKind::RateLimited => backoff(1),
+            _ => return error,
+        };
         self.uploads.use_pieces();
         // The next try goes on where this one stopped, or sends pieces: there is a point in it.
-        if error.retry_after().is_some() { error } else { error.with_retry_after(Duration::ZERO) }
+        if error.retry_after().is_some() { error } else { error.with_retry_after(delay) }
     }
 
     async fn write_held(&mut self, chunk: &[u8]) -> Result<()> {

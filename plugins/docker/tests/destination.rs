@@ -421,3 +421,42 @@ fn a_stopped_upload_ends_within_a_second() {
     // Waiting for the server would take a minute.
     assert!(started.elapsed() < Duration::from_secs(10));
 }
+
+#[test]
+fn a_registry_that_is_never_well_is_left_after_a_few_tries() {
+    let memory = Memory::default();
+    let server = Server::start(move |seen| match &*seen.method {
+        "PUT" => Reply::error(503, "UNAVAILABLE", "try later"),
+        _ => memory.answer(seen),
+    });
+    let destination = User::new().create(&format!("{}/a:1", server.host()));
+    let error = put(&*destination, b"bytes", &incoming(b"bytes")).unwrap_err();
+    assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Unavailable, None));
+    let puts = server.lines().iter().filter(|line| line.starts_with("PUT")).count();
+    assert!((2..=6).contains(&puts), "{puts}");
+}
+
+#[test]
+fn a_registry_that_wants_to_be_left_alone_for_an_hour_is() {
+    let memory = Memory::default();
+    let server = Server::start(move |seen| match &*seen.method {
+        "PUT" => Reply::new(429).with("retry-after", "3600"),
+        _ => memory.answer(seen),
+    });
+    let destination = User::new().create(&format!("{}/a:1", server.host()));
+    let error = put(&*destination, b"bytes", &incoming(b"bytes")).unwrap_err();
+    assert!(!error.kind().is_transient(), "{error:?}");
+    assert!(error.hint().unwrap().contains("left alone for 1 h"), "{error:?}");
+    assert_eq!(server.lines().iter().filter(|line| line.starts_with("PUT")).count(), 1);
+}
+
+#[test]
+fn a_web_page_is_no_answer_of_a_registry_that_stored_a_blob() {
+    let memory = Memory::default();
+    let server = Server::start(move |seen| match &*seen.method {
+        "PUT" => Reply::new(200).with("content-type", "text/html").body("<html>Log in"),
+        _ => memory.answer(seen),
+    });
+    let destination = User::new().create(&format!("{}/a:1", server.host()));
+    assert!(put(&*destination, b"bytes", &incoming(b"bytes")).is_err());
+}

@@ -3,8 +3,8 @@
 mod support;
 
 use diolkos_sdk::{Error, ErrorKind};
-use support::User;
-use support::server::{Reply, Server, raw};
+use support::server::{Reply, Seen, Server, raw};
+use support::{User, incoming, put};
 
 const FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls");
 
@@ -92,4 +92,57 @@ fn a_host_that_does_not_exist_is_named() {
             || chain.contains("Temporary failure in name resolution"),
         "{chain}"
     );
+}
+
+/// A user with a password, who believes the server's certificate and no other.
+fn user_with_password() -> (User, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(format!("{FILES}/self-signed.crt"), dir.path().join("ca.crt")).unwrap();
+    let cert_dir = dir.path().to_str().unwrap();
+    (User::with(&[("cert-dir", cert_dir), ("creds", "me:hush")]), dir)
+}
+
+/// A server without TLS that would like to know who comes.
+fn eavesdropper() -> Server {
+    Server::start(|_| Reply::new(401).with("www-authenticate", "Basic realm=\"x\""))
+}
+
+#[track_caller]
+fn heard_nothing(server: &Server) {
+    let told = |seen: &Seen| {
+        seen.header("authorization").is_some()
+            || String::from_utf8_lossy(&seen.body).contains("hush")
+    };
+    assert!(!server.seen().iter().any(told), "{:?}", server.lines());
+}
+
+#[test]
+fn a_password_is_not_told_to_a_token_service_without_tls() {
+    let listener = eavesdropper();
+    let challenge = format!("Bearer realm=\"http://127.0.0.1:{}/token\"", listener.port);
+    let server = Server::start_tls(move |_| Reply::new(401).with("www-authenticate", &challenge));
+    let (user, _dir) = user_with_password();
+    let error = open(&user, &format!("localhost:{}", server.port)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(chain(&error).contains("credentials are not sent to http://127.0.0.1"), "{error:?}");
+    assert!(listener.lines().is_empty());
+}
+
+#[test]
+fn an_upload_without_tls_hears_no_credentials() {
+    for host in ["127.0.0.1", "localhost"] {
+        let listener = eavesdropper();
+        let location = format!("http://{host}:{}/upload", listener.port);
+        let server =
+            Server::start_tls(move |seen| match (&*seen.method, seen.header("authorization")) {
+                (_, None) => Reply::new(401).with("www-authenticate", "Basic realm=\"r\""),
+                // The registry's own host is believed to mean HTTPS, which nobody speaks there.
+                ("POST", _) => Reply::new(202).with("location", &location),
+                _ => Reply::new(404),
+            });
+        let (user, _dir) = user_with_password();
+        let destination = user.create(&format!("localhost:{}/a:1", server.port));
+        assert!(put(&*destination, b"bytes", &incoming(b"bytes")).is_err());
+        heard_nothing(&listener);
+    }
 }

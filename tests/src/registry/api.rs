@@ -201,10 +201,17 @@ fn missing_content(
 
 fn blob(request: &Request, store: &Store, repository: &str, digest: &str, plan: &Plan) -> Response {
     let Some(content) = store.blob(repository, digest) else { return no_blob() };
+    let range = request.header("range").filter(|_| !plan.ignore_range).map(|range| {
+        let first = range.trim_start_matches("bytes=").trim_end_matches('-').parse::<u64>();
+        match (plan.short_part, first) {
+            (Some(bytes), Ok(first)) => format!("bytes={first}-{}", first + bytes - 1),
+            _ => range.to_owned(),
+        }
+    });
     Response::new(200)
         .with("Content-Type", "application/octet-stream")
         .with("Docker-Content-Digest", digest)
         .with("Accept-Ranges", "bytes")
         .shared_body(content)
-        .ranged(request.header("range").filter(|_| !plan.ignore_range))
+        .ranged(range.as_deref())
 }

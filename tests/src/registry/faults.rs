@@ -43,6 +43,8 @@ pub enum Fault {
     MoveTag(String),
     /// Sends a blob from its start, whatever range is asked for.
     IgnoreRange,
+    /// Sends so many bytes of a range that is asked for at most, and says so.
+    ShortPart(u64),
     /// Begins an upload where a mount is asked for.
     IgnoreMount,
     /// Reads this many bytes of the request's body and closes the connection. As with any body
@@ -141,6 +143,7 @@ pub(super) struct Plan {
     pub(super) location_at: Option<String>,
     pub(super) move_tag: Option<String>,
     pub(super) ignore_range: bool,
+    pub(super) short_part: Option<u64>,
     pub(super) ignore_mount: bool,
     pub(super) forget_upload: bool,
 }
@@ -165,6 +168,7 @@ impl Plan {
             Fault::LocationAt(host) => self.location_at = Some(host),
             Fault::MoveTag(digest) => self.move_tag = Some(digest),
             Fault::IgnoreRange => self.ignore_range = true,
+            Fault::ShortPart(bytes) => self.short_part = Some(bytes),
             Fault::IgnoreMount => self.ignore_mount = true,
             Fault::CutBody(bytes) => self.intake.stop_after = Some(bytes),
             Fault::ForgetUpload => self.forget_upload = true,
