@@ -504,3 +504,20 @@ fn an_interrupted_question_leaves_the_terminal_as_it_was() {
     assert!(screen.contains(" echo "), "{screen}");
     assert!(begun.elapsed() < Duration::from_secs(20));
 }
+
+#[test]
+fn what_a_helper_leaves_behind_holds_nobody_up() {
+    let (registry, home) = (with_password(), Home::new());
+    let host = registry.host();
+    let script = format!(
+        "cat > /dev/null; sleep 20 > /dev/null & echo to the user >&2; \
+         echo '{{\"ServerURL\":\"{host}\",\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'"
+    );
+    let path = helper(&home, "box", &script);
+    let config = json!({"credHelpers": {&host: "box"}});
+    fs::write(home.path("auth.json"), config.to_string()).unwrap();
+    let start = std::time::Instant::now();
+    let said = command(&home, &["login", "--get-login", &host]).env("PATH", &path).run();
+    assert_eq!(said.expect_success().stdout, format!("{USER}\n"));
+    assert!(start.elapsed().as_secs() < 15, "{:?}", start.elapsed());
+}

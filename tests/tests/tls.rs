@@ -3,7 +3,8 @@
 use std::fs;
 
 use diolkos_tests::{
-    Authority, Format, Home, Image, Nginx, Outcome, Platform, Registry, Run as _, Site, require,
+    Authority, Format, Home, Image, KeyPair, Nginx, Outcome, Platform, Registry, Run as _, Site,
+    require,
 };
 
 /// An nginx with TLS before a registry with an image.
@@ -11,6 +12,7 @@ struct World {
     registry: Registry,
     nginx: Nginx,
     authority: Authority,
+    server: KeyPair,
     home: Home,
     image: Image,
 }
@@ -22,9 +24,10 @@ impl World {
         let (registry, authority) = (Registry::start().unwrap(), Authority::new().unwrap());
         let image = Image::small(Format::Oci, Platform::AMD64, "tls");
         image.seed(&registry, "app", "1");
-        let plain = Site::before(&registry.host()).tls(authority.server().unwrap());
+        let server = authority.server().unwrap();
+        let plain = Site::before(&registry.host()).tls(server.clone());
         let nginx = Nginx::start(&site(plain, &authority)).unwrap();
-        Some(Self { registry, nginx, authority, home: Home::new(), image })
+        Some(Self { registry, nginx, authority, server, home: Home::new(), image })
     }
 
     fn pull(&self, flags: &[&str]) -> Outcome {
@@ -81,6 +84,66 @@ fn a_client_certificate_is_shown_where_one_is_wanted() {
     // Half a pair is an error that names the other half.
     fs::remove_file(world.home.path("certs/client.key")).unwrap();
     world.pull(&[&flag]).expect_code(1).expect_words(&["client.key"]);
+}
+
+#[test]
+fn any_certificate_will_do_without_verification() {
+    // Below version 1.3 the key's curve would have to be one that we calculate with.
+    let Some(world) =
+        World::new(|site, authority| site.protocols("TLSv1.3").tls(authority.plain().unwrap()))
+    else {
+        return;
+    };
+    world.pull(&["--src-tls-verify=false"]).expect_success();
+    // It is HTTPS that is wrong here, and said so, whatever the server says to plain HTTP.
+    let flag = world.certificates(false);
+    let refused = world.pull(&[&flag]).expect_code(1);
+    assert!(refused.stderr.contains("tls"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_servers_own_certificate_may_be_given_in_place_of_its_authority() {
+    let Some(world) = World::new(|site, _| site) else { return };
+    let directory = world.home.path("certs");
+    fs::create_dir(&directory).unwrap();
+    let other = world.authority.server().unwrap();
+    fs::copy(other.certificate, directory.join("other.crt")).unwrap();
+    world.pull(&["--src-cert-dir=certs"]).expect_code(1);
+    fs::copy(&world.server.certificate, directory.join("server.crt")).unwrap();
+    world.pull(&["--src-cert-dir=certs"]).expect_success();
+}
+
+#[test]
+fn of_several_client_certificates_the_one_that_the_server_knows_is_shown() {
+    let Some(world) = World::new(|site, authority| site.clients_of(authority.certificate())) else {
+        return;
+    };
+    let flag = world.certificates(true);
+    let strangers = Authority::new().unwrap();
+    let stranger = strangers.client().unwrap();
+    // First by name.
+    fs::copy(stranger.certificate, world.home.path("certs/a.cert")).unwrap();
+    fs::copy(stranger.key, world.home.path("certs/a.key")).unwrap();
+    world.pull(&[&flag]).expect_success();
+}
+
+#[test]
+fn certificates_that_cannot_be_used_are_named() {
+    let Some(world) = World::new(|site, authority| site.clients_of(authority.certificate())) else {
+        return;
+    };
+    let flag = world.certificates(true);
+    let key = world.home.path("certs/client.key");
+    let other = world.authority.client().unwrap();
+    fs::copy(&other.key, &key).unwrap();
+    world.pull(&[&flag]).expect_code(1).expect_words(&["client.key", "is not the key of"]);
+    fs::write(&key, "-----BEGIN NONSENSE-----\n").unwrap();
+    world.pull(&[&flag]).expect_code(1).expect_words(&["client.key", "no private key"]);
+    fs::remove_file(world.home.path("certs/ca.crt")).unwrap();
+    fs::create_dir(world.home.path("certs/ca.crt")).unwrap();
+    world.pull(&[&flag]).expect_code(1).expect_words(&["certs/ca.crt"]);
+    fs::write(world.home.path("file"), "").unwrap();
+    world.pull(&["--src-cert-dir=file"]).expect_code(1).expect_words(&["`file`"]);
 }
 
 #[test]

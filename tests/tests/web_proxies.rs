@@ -92,7 +92,21 @@ fn a_proxy_that_is_not_there_is_named() {
         .env("HTTPS_PROXY", &url)
         .run()
         .expect_code(1);
-    said.expect_words(&["connection refused", NAME]);
+    let address = url.trim_start_matches("http://").trim_end_matches('/');
+    let words = format!("proxyconnect tcp: dial tcp {address}: connect: connection refused");
+    said.expect_words(&[&words, NAME, "HTTPS_PROXY"]);
+}
+
+#[test]
+fn a_proxy_for_plain_http_knows_names_that_we_do_not() {
+    let (registry, home, _) = seeded();
+    let proxy = WebProxy::start(&registry.host()).unwrap();
+    // An empty variable says nothing.
+    home.copy_command(&[], &format!("docker://{NAME}/app:1"), "dir:out")
+        .env("HTTP_PROXY", "")
+        .env("http_proxy", proxy.url())
+        .env("ALL_PROXY", "http://127.0.0.1:1")
+        .succeed();
 }
 
 #[test]

@@ -277,7 +277,9 @@ impl ServerCertVerifier for Trusted {
         let given = || self.extra.iter().any(|cert| cert.as_ref() == end_entity.as_ref());
         match result {
             Err(rustls::Error::InvalidCertificate(
-                CertificateError::Other(_) | CertificateError::UnknownIssuer,
+                CertificateError::Other(_)
+                | CertificateError::UnknownIssuer
+                | CertificateError::BadSignature,
             )) if given() => {
                 rustls::client::verify_server_name(
                     &ParsedCertificate::try_from(end_entity)?,

@@ -50,7 +50,10 @@ impl Authority {
     /// Makes an authority.
     pub fn new() -> io::Result<Self> {
         let authority = Self { directory: tempfile::tempdir()?, issued: Cell::new(0) };
-        fs::write(authority.path("configuration"), CONFIGURATION)?;
+        // Each has a name of its own, by which certificates tell who issued them.
+        let name = authority.directory.path().file_name().unwrap_or_default().to_string_lossy();
+        let configuration = CONFIGURATION.replace("diolkos tests", &format!("tests of {name}"));
+        fs::write(authority.path("configuration"), configuration)?;
         authority.openssl(&[
             "req",
             "-x509",
@@ -89,6 +92,12 @@ impl Authority {
         self.issue("client")
     }
 
+    /// Issues a certificate as `openssl x509` makes it when nothing is said: of the first version,
+    /// without extensions, for no name; and with a key that few programs know.
+    pub fn plain(&self) -> io::Result<KeyPair> {
+        self.issue_with("plain", "P-521", &[])
+    }
+
     /// Makes a directory as containers-certs.d(5) has it: this authority, and with `client` a
     /// certificate that it issued.
     pub fn write_directory(&self, directory: &Path, client: bool) -> io::Result<()> {
@@ -103,6 +112,10 @@ impl Authority {
     }
 
     fn issue(&self, kind: &str) -> io::Result<KeyPair> {
+        self.issue_with(kind, "P-256", &["-extfile", "configuration", "-extensions", kind])
+    }
+
+    fn issue_with(&self, kind: &str, curve: &str, extensions: &[&str]) -> io::Result<KeyPair> {
         let serial = self.issued.get() + 1;
         self.issued.set(serial);
         let name = |extension: &str| format!("{kind}-{serial}.{extension}");
@@ -113,7 +126,7 @@ impl Authority {
             "-newkey",
             "ec",
             "-pkeyopt",
-            "ec_paramgen_curve:P-256",
+            &format!("ec_paramgen_curve:{curve}"),
             "-nodes",
             "-config",
             "configuration",
@@ -122,26 +135,12 @@ impl Authority {
             "-out",
             &request,
         ])?;
-        self.openssl(&[
-            "x509",
-            "-req",
-            "-days",
-            "30",
-            "-in",
-            &request,
-            "-CA",
-            "ca.crt",
-            "-CAkey",
-            "ca.key",
-            "-set_serial",
-            &serial.to_string(),
-            "-extfile",
-            "configuration",
-            "-extensions",
-            kind,
-            "-out",
-            &certificate,
-        ])?;
+        let serial = serial.to_string();
+        let mut arguments = vec!["x509", "-req", "-days", "30", "-in", &request];
+        arguments.extend(["-CA", "ca.crt", "-CAkey", "ca.key", "-set_serial", &serial]);
+        arguments.extend(["-out", &certificate]);
+        arguments.extend(extensions);
+        self.openssl(&arguments)?;
         Ok(KeyPair { certificate: self.path(&certificate), key: self.path(&key) })
     }
 
