@@ -38,6 +38,13 @@ const BREAKS: u32 = 5;
 /// How long a request takes that nobody answers.
 const LONG: Duration = Duration::from_secs(120);
 
+/// Whether there are more bytes of a blob than those that are held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum More {
+    Comes,
+    No,
+}
+
 /// A blob that is being sent.
 pub(crate) struct Upload {
     uploads: Arc<Uploads>,
@@ -251,8 +258,14 @@ impl Upload {
                 }
             };
             if let Some(size) = size.map(|size| self.uploads.at_least(size)) {
+                // No more than is needed: several uploads may be at it.
+                self.held.reserve_exact((size + chunk.len()).saturating_sub(self.held.len()));
                 self.held.extend_from_slice(chunk);
-                return if length > size { self.send_pieces(size).await } else { Ok(()) };
+                return if length > size {
+                    self.send_pieces(size, More::Comes).await
+                } else {
+                    Ok(())
+                };
             }
             self.start().await?;
         }
@@ -264,11 +277,12 @@ impl Upload {
         Ok(())
     }
 
-    /// Sends what is held in pieces, and keeps each until the registry has it.
-    async fn send_pieces(&mut self, mut size: usize) -> Result<()> {
+    /// Sends what is held in pieces, and keeps each until the registry has it. While more comes, what
+    /// is less than a piece is held on.
+    async fn send_pieces(&mut self, mut size: usize, more: More) -> Result<()> {
         let mut rest = Bytes::from(std::mem::take(&mut self.held));
         let mut breaks = 0;
-        while !rest.is_empty() {
+        while !rest.is_empty() && (more == More::No || rest.len() > size) {
             let location = self.place().await?;
             let piece = rest.slice(..rest.len().min(size));
             let length = piece.len();
@@ -332,6 +346,7 @@ impl Upload {
                 }
             }
         }
+        self.held = rest.into();
         Ok(())
     }
 
@@ -346,7 +361,7 @@ impl Upload {
             let in_pieces = self.uploads.piece_size();
             if self.mended || self.sent > 0 || in_pieces.is_some_and(|it| it < self.held.len()) {
                 let size = in_pieces.unwrap_or_else(|| self.uploads.at_least(WAITING_PIECE));
-                self.send_pieces(size).await?;
+                self.send_pieces(size, More::No).await?;
                 return self.close(&sums.digest).await;
             }
             return self.send_small(&sums.digest).await;
@@ -440,7 +455,8 @@ impl Upload {
                     self.uploads.use_pieces();
                     self.uploads.use_smaller_pieces(bytes.len());
                     self.held = bytes.to_vec();
-                    self.send_pieces(self.uploads.piece_size().unwrap_or(SMALL)).await?;
+                    let size = self.uploads.piece_size().unwrap_or(SMALL);
+                    self.send_pieces(size, More::No).await?;
                     return self.close(digest).await;
                 }
                 Err(error) if error.kind().is_transient() && breaks < BREAKS => {
