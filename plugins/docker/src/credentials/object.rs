@@ -43,10 +43,13 @@ impl fmt::Display for Broken {
 impl std::error::Error for Broken {}
 
 impl Object {
-    /// Parses a text that is one object.
+    /// Parses a text that is one object, or null, which is an empty one.
     pub fn parse(bytes: &[u8]) -> Result<Self, Broken> {
         if bytes.trim_ascii().is_empty() {
             return Err(Broken("it is empty".into()));
+        }
+        if bytes.trim_ascii() == b"null" {
+            return Ok(Self::default());
         }
         serde_json::from_slice(bytes).map_err(|error| {
             let what = if error.is_data() { "no JSON object" } else { "invalid JSON" };
