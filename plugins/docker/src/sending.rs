@@ -86,13 +86,11 @@ impl Sending {
     /// Ends the body and waits for the answer.
     pub async fn end(mut self) -> Result<Response> {
         // Where the length was announced, the answer may come without waiting for the end.
-        match self.hand_over(Part::End).await? {
-            Some(answer) => answer,
-            None => {
-                let answer = async { Ok((&mut self.answer).await) };
-                joined(within(STORE_PATIENCE, answer).await?)
-            }
+        if let Some(answer) = self.hand_over(Part::End).await? {
+            return answer;
         }
+        let answer = async { Ok((&mut self.answer).await) };
+        joined(within(STORE_PATIENCE, answer).await?)
     }
 }
 
