@@ -114,6 +114,16 @@ fn parts_that_are_refused_end_nothing() {
 }
 
 #[test]
+fn parts_that_bring_next_to_nothing_are_not_asked_for_for_ever() {
+    let (source, _, layer) = slow(8);
+    source.inject("GET", &layer, 1, Fault::Header("X-First".to_owned(), String::new()));
+    source.inject("GET", &layer, 100_000, Fault::CutAfter(1));
+    copy(&source, &Home::new()).expect_code(1);
+    let requests = source.requests_of("GET", &layer).len();
+    assert!(requests < 100, "{requests}");
+}
+
+#[test]
 fn a_part_with_other_bytes_is_noticed() {
     let (source, _, layer) = slow(7);
     source.inject("GET", &layer, 1, Fault::Header("X-First".to_owned(), String::new()));

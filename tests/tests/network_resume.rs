@@ -136,6 +136,20 @@ fn a_registry_that_claims_more_than_was_sent_is_not_believed() {
 }
 
 #[test]
+fn a_blob_that_is_tried_again_as_a_whole_begins_at_its_first_byte() {
+    let (source, destination, home) =
+        (Registry::start().unwrap(), Registry::start().unwrap(), Home::new());
+    let image = Image::noise(&[8_000_000], 14);
+    image.seed(&source, "app", "1");
+    destination.inject("PUT", "/uploads/", 2, Fault::CutBody(4_000_000));
+    let busy = Answer::error(503, "UNAVAILABLE").retry_after(0);
+    destination.inject("PATCH", "/uploads/", 8, Fault::Answer(busy));
+    let (from, to) = (source.reference("app:1"), destination.reference("app:1"));
+    home.copy(&["--retry-times=3", "--retry-delay=10ms"], &from, &to).expect_success();
+    image.check_in(&destination, "app", "1").unwrap();
+}
+
+#[test]
 fn pieces_are_as_large_as_the_registry_wants_them() {
     const LEAST: u64 = 3 << 20;
     let (source, destination, home) =

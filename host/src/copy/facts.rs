@@ -235,34 +235,43 @@ pub fn read_small(source: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8
     let mut breaks = 0;
     loop {
         match read_once(source, descriptor, too_large) {
-            Err(error) if error.kind().is_transient() && breaks < BROKEN_READS => breaks += 1,
-            result => return result,
+            Ok(bytes) => return Ok(bytes),
+            Err(Failed::Reading(error)) if error.kind().is_transient() && breaks < BROKEN_READS => {
+                breaks += 1;
+            }
+            Err(Failed::Opening(error) | Failed::Reading(error)) => return Err(error),
         }
     }
+}
+
+/// Why a small blob could not be read. What could not be opened was tried often enough.
+enum Failed {
+    Opening(Error),
+    Reading(Error),
 }
 
 fn read_once(
     source: &dyn Source,
     descriptor: &Descriptor,
     too_large: impl Fn() -> Error,
-) -> Result<Vec<u8>> {
-    let mut blob = embedded::open(source, descriptor)?;
-    let size = super::blob::known_size(descriptor, &blob)?;
+) -> Result<Vec<u8>, Failed> {
+    let mut blob = embedded::open(source, descriptor).map_err(Failed::Opening)?;
+    let size = super::blob::known_size(descriptor, &blob).map_err(Failed::Opening)?;
     let mut verifier = Verifier::new(&descriptor.digest, size);
     let mut bytes = Vec::new();
     let mut buffer = vec![0; super::pipe::BUFFER];
     loop {
-        let count = blob.reader.read(&mut buffer)?;
+        let count = blob.reader.read(&mut buffer).map_err(Failed::Reading)?;
         if count == 0 {
             break;
         }
-        verifier.update(&buffer[..count])?;
+        verifier.update(&buffer[..count]).map_err(Failed::Opening)?;
         bytes.extend_from_slice(&buffer[..count]);
         if bytes.len() as u64 > MAX_CONFIG {
-            return Err(too_large());
+            return Err(Failed::Opening(too_large()));
         }
     }
-    verifier.finish()?;
+    verifier.finish().map_err(Failed::Opening)?;
     Ok(bytes)
 }
 

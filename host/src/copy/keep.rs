@@ -39,7 +39,7 @@ impl BlobCopy<'_> {
         mut writer: Box<dyn BlobWriter>,
     ) -> Result<Option<u64>> {
         let mut history = History::new(verifier);
-        let (mut received, mut breaks) = (0, 0);
+        let (mut received, mut furthest, mut breaks) = (0, 0, 0);
         loop {
             let error = match self.stream(started, received, &mut history, writer) {
                 Ok(count) => return Ok(Some(count)),
@@ -49,7 +49,6 @@ impl BlobCopy<'_> {
             if !error.kind().is_transient() {
                 return Err(self.writing(error));
             }
-            let earlier = received;
             received = match resume::received(self.destination, &self.blob.digest) {
                 Ok(Some(count)) => count,
                 // It keeps nothing: whether all of it is tried again is the user's choice.
@@ -59,7 +58,15 @@ impl BlobCopy<'_> {
                     return Err(self.writing(error));
                 }
             };
-            breaks = if received >= earlier.saturating_add(PROGRESS) { 0 } else { breaks + 1 };
+            // Where the destination waits for the rest of the blob, nobody may begin at its first
+            // byte: this writer takes that place, and gives it up where it is dropped.
+            let begun = match received {
+                0 => None,
+                _ => Some(self.begin(Some(&self.blob.digest))?),
+            };
+            breaks =
+                if received >= u64::saturating_add(furthest, PROGRESS) { 0 } else { breaks + 1 };
+            furthest = furthest.max(received);
             // Without a delay, the destination has tried often enough itself.
             let least = error.retry_after().map_or(0, |_| BREAKS);
             if breaks > least.max(self.retry.times) {
@@ -71,7 +78,11 @@ impl BlobCopy<'_> {
                 pause(&error, breaks),
             )?;
             started = self.start_at(history.rewind(received), &mut history)?;
-            writer = match self.begin(Some(&self.blob.digest))? {
+            let begun = match begun {
+                Some(begun) => begun,
+                None => self.begin(Some(&self.blob.digest))?,
+            };
+            writer = match begun {
                 Some(writer) => writer,
                 None => return Ok(None),
             };

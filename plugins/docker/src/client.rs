@@ -106,6 +106,10 @@ impl Client {
         let url = Url::parse(&format!("https://{authority}/"))
             .map_err(|error| invalid(format!("invalid registry `{domain}`: {error}")))?;
         let home = url.host_str().unwrap_or_default().to_owned();
+        Proxies::current().check("https")?;
+        if !tls_verify {
+            Proxies::current().check("http")?;
+        }
         let settings = Settings {
             tls: tls::config(domain, tls_verify, options, host)?,
             user_agent: options.user_agent.clone(),

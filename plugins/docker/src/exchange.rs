@@ -287,9 +287,11 @@ impl Failure {
         let Self::Http(error) = self else { return false };
         let speaks_tls = errors::find::<rustls::Error>(error)
             .is_some_and(|error| !matches!(error, rustls::Error::InvalidMessage(_)));
+        // What a proxy says is not what the registry says.
+        let is_of_proxy = errors::mentions(error, "tunnel");
         // A proxy may know names that we do not.
         let is_nowhere = errors::is_unknown_host(error) && Proxies::current().of(http).is_none();
-        error.is_connect() && !speaks_tls && !is_nowhere
+        error.is_connect() && !speaks_tls && !is_of_proxy && !is_nowhere
     }
 }
 

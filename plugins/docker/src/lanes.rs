@@ -64,8 +64,10 @@ impl Lanes {
 
     /// Notes that a reader waited for bytes; `can_use_more` when it could use another connection.
     pub fn waited(&self, waited: Duration, can_use_more: bool) {
+        let mut climb = self.climb();
+        // Behind the lock: what others have seen before is not more.
         let received = self.received.load(Ordering::Relaxed);
-        self.climb().step(Instant::now(), received, waited, can_use_more);
+        climb.step(Instant::now(), received, waited, can_use_more);
     }
 
     fn climb(&self) -> MutexGuard<'_, Climb> {
@@ -151,7 +153,7 @@ impl Climb {
             return;
         }
         window.waited += waited;
-        let bytes = received - window.received;
+        let bytes = received.saturating_sub(window.received);
         if elapsed < WINDOW || (bytes < WINDOW_BYTES && elapsed < LONG_WINDOW) {
             return;
         }

@@ -11,6 +11,7 @@ use std::env;
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
+use diolkos_sdk::{Error, ErrorKind, Result};
 use reqwest::Url;
 
 /// Which proxy is for which address.
@@ -19,6 +20,8 @@ pub(crate) struct Proxies {
     http: Option<Url>,
     https: Option<Url>,
     direct: Vec<Direct>,
+    /// The variable that names something else than a proxy, by the scheme that it is for.
+    unusable: Vec<(&'static str, &'static str)>,
 }
 
 /// Addresses that are reached without a proxy.
@@ -45,12 +48,30 @@ impl Proxies {
         };
         // In a CGI program, a header of the request would set it.
         let is_cgi = variable("REQUEST_METHOD").is_some_and(|method| !method.is_empty());
-        let http = if is_cgi { None } else { either("HTTP_PROXY") };
-        Self {
-            http: http.as_deref().and_then(proxy),
-            https: either("HTTPS_PROXY").as_deref().and_then(proxy),
-            direct: either("NO_PROXY").as_deref().map(directs).unwrap_or_default(),
-        }
+        let mut unusable = Vec::new();
+        let mut named = |scheme, variable| {
+            let text = either(variable)?;
+            let found = proxy(&text);
+            if found.is_none() {
+                unusable.push((scheme, variable));
+            }
+            found
+        };
+        let https = named("https", "HTTPS_PROXY");
+        let http = if is_cgi { None } else { named("http", "HTTP_PROXY") };
+        let direct = either("NO_PROXY").as_deref().map(directs).unwrap_or_default();
+        Self { http, https, direct, unusable }
+    }
+
+    /// Refuses an environment that names no proxy where it should: going without one may be what
+    /// nobody wants. The value may hold a password, and is not told.
+    pub fn check(&self, scheme: &str) -> Result<()> {
+        let Some((_, variable)) = self.unusable.iter().find(|(of, _)| *of == scheme) else {
+            return Ok(());
+        };
+        let message = format!("{variable} (or the same in lower case) is no address of a proxy");
+        Err(Error::new(ErrorKind::InvalidInput, message)
+            .with_hint("write http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"))
     }
 
     /// Returns the proxy for a URL; with the user's name and password, if it wants them.
@@ -77,10 +98,9 @@ pub(crate) fn shown(proxy: &Url) -> String {
 
 fn proxy(text: &str) -> Option<Url> {
     let known = |url: &Url| matches!(url.scheme(), "http" | "https" | "socks5" | "socks5h");
-    let mut url = match Url::parse(text) {
-        Ok(url) if known(&url) => url,
-        _ => Url::parse(&format!("http://{text}")).ok()?,
-    };
+    let has_scheme = text.contains("://");
+    let url = if has_scheme { Url::parse(text) } else { Url::parse(&format!("http://{text}")) };
+    let mut url = url.ok().filter(known)?;
     if url.scheme() == "socks5" {
         // Names are for the proxy to resolve. Other schemes are as special as this one.
         let _ = url.set_scheme("socks5h");
@@ -193,7 +213,13 @@ mod tests {
         assert_eq!(proxy("u:w@p:3128").as_deref(), Some("http://u:w@p:3128/"));
         assert_eq!(proxy("socks5://p:1080").as_deref(), Some("socks5h://p:1080"));
         assert_eq!(proxy("https://p").as_deref(), Some("https://p/"));
-        assert_eq!(proxy("a b"), None);
+        for none in ["a b", "http://", "ftp://p:3", "http://u:w@p:99999", "p:x"] {
+            assert_eq!(proxy(none), None, "{none}");
+        }
+        let broken = Proxies::from(|name| (name == "http_proxy").then(|| "u:hush@p:x".to_owned()));
+        assert!(broken.check("https").is_ok());
+        let error = broken.check("http").unwrap_err();
+        assert!(error.message().contains("HTTP_PROXY") && !error.message().contains("hush"));
         let url = Url::parse("http://u:w@p:3128").unwrap();
         assert_eq!(shown(&url), "p:3128");
     }

@@ -75,8 +75,11 @@ impl Source for DockerSource {
             return self.mirrors.read(|reader| reader.blob(blob, from));
         }
         let asked = self.passed_over(blob, from);
-        let Blob { size, reader } =
-            self.mirrors.read_behind(asked.passed_over, |reader| reader.blob(blob, from))?;
+        let read = self.mirrors.read_behind(asked.passed_over, |reader| reader.blob(blob, from));
+        let Blob { size, reader } = read.inspect_err(|_| {
+            // Nobody behind has it: the next try begins with the first place again.
+            self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&blob.digest);
+        })?;
         Ok(Blob { size, reader: Box::new(Watched { reader, broke: asked.broke }) })
     }
 }

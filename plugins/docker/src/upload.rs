@@ -304,9 +304,13 @@ impl Upload {
                     continue;
                 }
                 Ok(Piece::TooLarge(error)) => return Err(error),
-                Err(error) if !error.kind().is_transient() => return Err(error),
-                Err(error) => error,
+                Ok(Piece::Refused(error)) => (error, true),
+                Err(error) => (error, false),
             };
+            let (error, answered) = error;
+            if !error.kind().is_transient() {
+                return Err(error);
+            }
             self.uploads.use_pieces();
             self.mended = true;
             breaks += weight(begun);
@@ -326,7 +330,7 @@ impl Upload {
                 Some((next, received)) if (self.sent..=end).contains(&received) => {
                     if received > self.sent {
                         breaks = 0;
-                    } else if breaks > 1 && self.uploads.use_smaller_pieces(length) {
+                    } else if breaks > 1 && !answered && self.uploads.use_smaller_pieces(length) {
                         // A proxy that closes the connection may mean that the body is too large.
                         size = self.uploads.piece_size().unwrap_or(size);
                     }
@@ -338,11 +342,7 @@ impl Upload {
                     // pieces that are more likely to arrive.
                     self.uploads.use_smaller_pieces(length);
                     self.location = None;
-                    return Err(self.uploads.uploading(
-                        Error::new(ErrorKind::Unavailable, "the registry has lost the upload")
-                            .with_retry_after(Duration::ZERO)
-                            .with_source(error),
-                    ));
+                    return Err(self.uploads.lost(error));
                 }
             }
         }
@@ -413,6 +413,10 @@ impl Upload {
                     // The answer alone may have been lost.
                     if self.uploads.has(digest).await? {
                         return Ok(());
+                    }
+                    if self.uploads.status(&location).await.is_ok_and(|state| state.is_none()) {
+                        self.location = None;
+                        return Err(self.uploads.lost(error));
                     }
                 }
                 // Two connections may have written to it at the same time.

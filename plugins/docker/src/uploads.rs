@@ -74,6 +74,8 @@ pub(crate) enum Piece {
     /// It was taken, or a part of it: the upload goes on here, and this many bytes are there now.
     Taken(Url, u64),
     TooLarge(Error),
+    /// The registry answered that it cannot take it now, or has other bytes than these follow.
+    Refused(Error),
 }
 
 /// The uploads of one image.
@@ -340,6 +342,15 @@ impl Uploads {
         self.repository.client.upload_mode.store(mode, Ordering::Relaxed);
     }
 
+    /// Makes the error of an upload that the registry has forgotten.
+    pub fn lost(&self, error: Error) -> Error {
+        self.uploading(
+            Error::new(ErrorKind::Unavailable, "the registry has lost the upload")
+                .with_retry_after(Duration::ZERO)
+                .with_source(error),
+        )
+    }
+
     pub fn uploading(&self, error: Error) -> Error {
         error.context(format!("uploading layer to {}", self.path()))
     }
@@ -427,13 +438,13 @@ impl Uploads {
         if !status.is_success() {
             let error = message::failure(response).await.context("uploading layer chunked");
             // It has other bytes than we thought: that can be found out.
-            return Err(match status {
+            return Ok(Piece::Refused(match status {
                 StatusCode::RANGE_NOT_SATISFIABLE => {
                     Error::new(ErrorKind::Unavailable, "the registry has another part of the blob")
                         .with_source(error)
                 }
                 _ => error,
-            });
+            }));
         }
         let next = self.next_location(&response, location)?;
         let received = received(response.headers());

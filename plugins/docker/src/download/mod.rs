@@ -36,6 +36,8 @@ const LARGE_REST: u64 = 16 << 20;
 const SHARED: u64 = 512 << 10;
 /// How much of a part is left when the one behind it is asked for at the latest.
 const NEARLY_OVER: u64 = 1 << 20;
+/// How far a blob must have come between two breaks that are mended here, without a pause.
+const MENDED: u64 = 64 << 10;
 /// How long a part may stand still while others move on.
 const STANDSTILL: Duration = Duration::from_secs(3);
 /// How long it may while others stand still too, or there are none.
@@ -95,11 +97,12 @@ struct Rest {
     /// Where it begins: the end of the last part.
     next: u64,
     size: u64,
-    /// Whether the part that is read now broke off and brought nothing since.
-    mended: bool,
+    /// Where a part broke off last.
+    mended_at: Option<u64>,
     standstills: u32,
-    /// When the part that is read now brought something last, and where the others were then.
-    moved: (Instant, u64),
+    /// When the part that is read now brought something last, and where it and the others were
+    /// then.
+    moved: (Instant, u64, u64),
 }
 
 impl Download {
@@ -123,9 +126,9 @@ impl Download {
             lanes: Arc::clone(lanes),
             next: size,
             size,
-            mended: false,
+            mended_at: None,
             standstills: 0,
-            moved: (Instant::now(), 0),
+            moved: (Instant::now(), 0, 0),
         });
         let lane = rest.is_some().then(|| lanes.open());
         let span = Span { next: from, end: size.unwrap_or(u64::MAX).max(from) };
@@ -150,15 +153,15 @@ impl Download {
             }
             let Poll::Ready(next) = next else { continue };
             match next {
-                Some(Ok(batch)) => {
-                    if let Some(rest) = &mut self.rest {
-                        rest.mended = false;
-                        rest.moved = (Instant::now(), position(&self.parts));
-                    }
-                    return Ok(Some(batch));
-                }
+                Some(Ok(batch)) => return Ok(Some(batch)),
                 Some(Err(error)) => self.mend(error)?,
-                None => drop(self.parts.pop_front()),
+                None if self.parts.front().is_some_and(|part| part.span().is_short()) => {
+                    self.mend(Error::new(ErrorKind::Unavailable, "a part of the blob is missing"))?;
+                }
+                None => {
+                    self.parts.pop_front();
+                    self.note_moved();
+                }
             }
         }
     }
@@ -180,7 +183,12 @@ impl Download {
         let unread = self.parts.back().map_or(0, |last| last.span().left());
         let can_use_more = rest.size - rest.next + unread >= LARGE_REST;
         rest.lanes.waited(begun.elapsed(), can_use_more);
+        let count = self.parts.len();
         self.widen()?;
+        if self.parts.len() != count {
+            // Another part is no progress of those that were there.
+            self.note_moved();
+        }
         if next.is_pending() {
             self.replace_what_stands_still()?;
         }
@@ -261,10 +269,14 @@ impl Download {
         let span = broken.span();
         let Some(rest) = &mut self.rest else { return Err(error) };
         let alone = self.parts.is_empty() && rest.next == rest.size;
-        if alone || rest.mended || !error.kind().is_transient() {
+        let has_moved = rest.mended_at.is_none_or(|at| span.next >= at.saturating_add(MENDED));
+        if alone || !has_moved || !error.kind().is_transient() {
             return Err(error);
         }
-        rest.mended = true;
+        if span.left() == 0 {
+            return Ok(());
+        }
+        rest.mended_at = Some(span.next);
         let message = error.chain().join(": ");
         self.repository.host.debug(format!("{message}: asking again from byte {}", span.next));
         let part = self.request(span, None, false)?;
@@ -274,9 +286,13 @@ impl Download {
 
     /// Asks for the first part over another connection where the others move on without it.
     fn replace_what_stands_still(&mut self) -> Result<()> {
-        let others = position(&self.parts);
         let (Some(rest), Some(front)) = (&mut self.rest, self.parts.front()) else { return Ok(()) };
-        let (since, before) = rest.moved;
+        let (since, own, before) = rest.moved;
+        let others = position(&self.parts);
+        if front.span().next != own {
+            self.note_moved();
+            return Ok(());
+        }
         let others_done = self.parts.iter().skip(1).all(|part| part.span().left() == 0);
         let others_move = others > before || (self.parts.len() > 1 && others_done);
         let patience = if others_move { STANDSTILL } else { LONG_STANDSTILL };
@@ -286,14 +302,24 @@ impl Download {
         }
         rest.standstills += 1;
         let span = front.give_up();
+        if span.left() == 0 {
+            return Ok(());
+        }
         let message = format!("a connection stands still: asking again from byte {}", span.next);
         self.repository.host.debug(message);
         let part = self.request(span, None, true)?;
         self.parts.insert(1, part);
-        if let Some(rest) = &mut self.rest {
-            rest.moved = (Instant::now(), position(&self.parts));
-        }
+        self.note_moved();
         Ok(())
+    }
+
+    /// Notes where all parts are now.
+    fn note_moved(&mut self) {
+        let others = position(&self.parts);
+        let own = self.parts.front().map_or(0, |part| part.span().next);
+        if let Some(rest) = &mut self.rest {
+            rest.moved = (Instant::now(), own, others);
+        }
     }
 
     /// Asks for a part; over a connection of its own if it is to be `fresh`.

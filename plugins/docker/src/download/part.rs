@@ -37,6 +37,11 @@ impl Span {
     pub fn left(self) -> u64 {
         self.end - self.next
     }
+
+    /// Tells whether bytes are missing, as far as the end is known.
+    pub fn is_short(self) -> bool {
+        self.end != u64::MAX && self.left() > 0
+    }
 }
 
 /// A span that its task moves along, and its reader may shorten.
@@ -225,7 +230,7 @@ async fn pump(
 
 /// Tells whether a body may end where it did.
 fn ended(span: Span) -> Result<()> {
-    if span.end == u64::MAX || span.left() == 0 {
+    if !span.is_short() {
         return Ok(());
     }
     let missing = span.left();
