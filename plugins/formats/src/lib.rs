@@ -3,6 +3,7 @@
 //! - [`layout`]: OCI image layouts: `index.json`, `oci-layout`, where blobs are.
 //! - [`paths`]: image paths as references and policies name them.
 //! - [`files`]: opening and reading files that others may have made, with limits.
+//! - [`tar`]: archives that are read in place, and written once.
 //! - [`staging`]: files that are complete before they appear under their name.
 //!
 //! Nothing here hashes or verifies content; the host does that.
@@ -11,3 +12,4 @@ pub mod files;
 pub mod layout;
 pub mod paths;
 pub mod staging;
+pub mod tar;

@@ -26,7 +26,13 @@ impl ImagePath {
     pub fn parse(text: &str) -> Result<Self> {
         let given = Path::new(text);
         let resolved = match fs::symlink_metadata(dot_if_empty(given)) {
-            Ok(_) => canonical(given)?,
+            Ok(_) => match canonical(given) {
+                // A pipe behind /dev/stdin is nowhere else.
+                Err(_) if is_stream(given) => {
+                    std::path::absolute(given).map_err(|error| unresolved(given, &error))?
+                }
+                resolved => resolved?,
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let trimmed = text.trim_end_matches('/');
                 let (parent, name) = match trimmed.rsplit_once('/') {
@@ -81,6 +87,11 @@ impl ImagePath {
 
 fn dot_if_empty(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
+}
+
+/// Tells whether a path is there and neither a file nor a directory.
+fn is_stream(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 fn canonical(path: &Path) -> Result<PathBuf> {

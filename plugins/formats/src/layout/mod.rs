@@ -25,6 +25,8 @@ use crate::staging::{DirectoryLock, replace};
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// What the file `oci-layout` holds.
 pub const OCI_LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+/// The largest `oci-layout` that is read, in bytes.
+pub const MAX_VERSION_SIZE: u64 = 64 * 1024;
 /// The largest `index.json` that is read, in bytes.
 pub const MAX_INDEX_SIZE: u64 = 64 * 1024 * 1024;
 
@@ -115,24 +117,33 @@ impl Layout {
     /// Other tools read layouts without `oci-layout`, so its absence is no error; but if it names
     /// another major version, nothing else in the directory can be trusted to mean what we think.
     fn check_version(&self) -> Result<()> {
-        #[derive(Deserialize)]
-        struct OciLayout {
-            #[serde(rename = "imageLayoutVersion")]
-            version: String,
-        }
         let path = self.directory.join("oci-layout");
-        let Some(bytes) = files::read_if_any(&path, 64 * 1024)? else { return Ok(()) };
-        let found: OciLayout = serde_json::from_slice(&bytes).map_err(|error| {
-            let message = format!("parsing {}", path.display());
-            Error::new(ErrorKind::Corrupt, message).with_source(error)
-        })?;
-        if found.version.split('.').next() != Some("1") {
-            return Err(Error::unsupported(format!(
-                "unsupported OCI layout version {:?} in {}",
-                found.version,
-                path.display()
-            )));
+        match files::read_if_any(&path, MAX_VERSION_SIZE)? {
+            Some(bytes) => check_version(&bytes, &path.display().to_string()),
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// Checks what the file `oci-layout` holds; `name` is for messages.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] for a format that we do not know, [`ErrorKind::Corrupt`] for what is no
+/// such file.
+pub fn check_version(bytes: &[u8], name: &str) -> Result<()> {
+    #[derive(Deserialize)]
+    struct OciLayout {
+        #[serde(rename = "imageLayoutVersion")]
+        version: String,
+    }
+    let found: OciLayout = serde_json::from_slice(bytes).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, format!("parsing {name}")).with_source(error)
+    })?;
+    if found.version.split('.').next() != Some("1") {
+        let version = found.version;
+        return Err(Error::unsupported(format!(
+            "unsupported OCI layout version {version:?} in {name}"
+        )));
+    }
+    Ok(())
 }
