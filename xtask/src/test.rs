@@ -18,12 +18,14 @@ pub struct Request {
 }
 
 /// Programs that tests use, each with the Debian package it is in.
-const PEERS: [(&str, &str); 12] = [
+const PEERS: [(&str, &str); 14] = [
     ("skopeo", "skopeo"),
     ("podman", "podman"),
     ("buildah", "buildah"),
     ("umoci", "umoci"),
     ("docker-registry", "docker-registry"),
+    ("dockerd", "docker.io"),
+    ("docker", "docker.io"),
     ("crun", "crun"),
     ("gpg", "gnupg"),
     ("setpriv", "util-linux"),
@@ -115,6 +117,8 @@ fn install_peers() -> Result<()> {
         command
     };
     shell::run(&mut apt(&["update"]))?;
+    let mut missing = missing;
+    missing.dedup();
     let mut arguments = vec!["install", "--no-install-recommends"];
     arguments.extend(missing);
     shell::run(&mut apt(&arguments))

@@ -14,6 +14,8 @@
 //! "Combined Image JSON + Filesystem Changeset Format"; OCI image-spec 1.1, "Image Layout".
 
 mod docker;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod inflate;
 mod input;
 mod oci;

@@ -33,6 +33,11 @@ impl Place {
         format!("oci:{}:bench", self.image.layout.display())
     }
 
+    /// Returns the image in an archive that [`prepare`] made.
+    fn archive(&self, transport: &str) -> String {
+        format!("{transport}:{}", self.work.path().join(transport).display())
+    }
+
     fn in_source(&self) -> String {
         self.source.reference("bench:1")
     }
@@ -53,7 +58,7 @@ pub struct Job {
 const NO_SIZE: fn(&Place) -> Result<Option<u64>> = |_| Ok(None);
 
 /// All jobs, in the table's order.
-pub const ALL: [Job; 9] = [
+pub const ALL: [Job; 16] = [
     Job { name: "--version", arguments: |_| words(&["--version"]), size: NO_SIZE },
     Job {
         name: "inspect in a registry",
@@ -108,6 +113,41 @@ pub const ALL: [Job; 9] = [
         },
         size: |place| Ok(Some(size_below(&place.result())?)),
     },
+    Job {
+        name: "oci → docker-archive",
+        arguments: |place| copy(&[], &place.layout(), &place.out("docker-archive", ":bench:1")),
+        size: NO_SIZE,
+    },
+    Job {
+        name: "docker-archive → dir",
+        arguments: |place| copy(&[], &place.archive("docker-archive"), &place.out("dir", "")),
+        size: NO_SIZE,
+    },
+    Job {
+        name: "docker-archive → oci, compressing",
+        arguments: |place| copy(&[], &place.archive("docker-archive"), &place.out("oci", ":bench")),
+        size: |place| Ok(Some(size_below(&place.result())?)),
+    },
+    Job {
+        name: "oci → oci-archive",
+        arguments: |place| copy(&[], &place.layout(), &place.out("oci-archive", ":bench")),
+        size: NO_SIZE,
+    },
+    Job {
+        name: "oci-archive → oci",
+        arguments: |place| copy(&[], &place.archive("oci-archive"), &place.out("oci", ":bench")),
+        size: NO_SIZE,
+    },
+    Job {
+        name: "inspect of a docker-archive",
+        arguments: |place| words(&["inspect", &place.archive("docker-archive")]),
+        size: NO_SIZE,
+    },
+    Job {
+        name: "inspect of an oci-archive",
+        arguments: |place| words(&["inspect", &place.archive("oci-archive")]),
+        size: NO_SIZE,
+    },
 ];
 
 fn words(words: &[&str]) -> Vec<String> {
@@ -129,6 +169,11 @@ pub fn prepare(place: &Place, program: &Path) -> Result<()> {
     let mut command = home.command(program);
     command.env("_CONTAINERS_ROOTLESS_UID", "1000").stdout(Stdio::null());
     shell::run(command.args(copy(&flags, &place.layout(), &place.in_source())))?;
+    for transport in ["docker-archive", "oci-archive"] {
+        let mut command = home.command(program);
+        command.stdout(Stdio::null());
+        shell::run(command.args(copy(&[], &place.layout(), &place.archive(transport))))?;
+    }
     let digest = Layout::new(&place.image.layout).tag("bench")?["digest"].clone();
     let stored = place.source.storage().join(format!(
         "docker/registry/v2/repositories/bench/_manifests/revisions/sha256/{}/link",
@@ -140,6 +185,7 @@ pub fn prepare(place: &Place, program: &Path) -> Result<()> {
 /// Makes destinations empty, and lets the disk finish what earlier runs wrote, which would
 /// otherwise be paid for by whoever runs next.
 pub fn clean(place: &Place) -> Result<()> {
+    let _ = fs::remove_file(place.result());
     match fs::remove_dir_all(place.result()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
