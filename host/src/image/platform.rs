@@ -2,35 +2,11 @@
 
 use diolkos_sdk::{Platform, PlatformChoice};
 
-/// Returns this machine's operating system in Go's words.
-fn host_os() -> &'static str {
-    match std::env::consts::OS {
-        "macos" => "darwin",
-        other => other,
-    }
-}
-
-/// Returns this machine's architecture in Go's words.
-fn host_architecture() -> &'static str {
-    let little = cfg!(target_endian = "little");
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "x86" => "386",
-        "aarch64" => "arm64",
-        "powerpc64" if little => "ppc64le",
-        "powerpc64" => "ppc64",
-        "loongarch64" => "loong64",
-        "mips" if little => "mipsle",
-        "mips64" if little => "mips64le",
-        other => other,
-    }
-}
-
 /// Returns the platform that this program runs on, without variant.
 pub(super) fn host() -> Platform {
     Platform {
-        architecture: host_architecture().to_owned(),
-        os: host_os().to_owned(),
+        architecture: Platform::host_architecture().to_owned(),
+        os: Platform::host_os().to_owned(),
         ..Platform::default()
     }
 }
@@ -58,10 +34,10 @@ impl Wanted {
         let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let own_variant = || match given(&choice.architecture) {
             Some(_) => String::new(),
-            None => host_variant(host_architecture()),
+            None => host_variant(Platform::host_architecture()),
         };
         let architecture =
-            given(&choice.architecture).unwrap_or_else(|| host_architecture().to_owned());
+            given(&choice.architecture).unwrap_or_else(|| Platform::host_architecture().to_owned());
         let variant = given(&choice.variant).unwrap_or_else(own_variant);
         let known = known_variants(&architecture);
         let variants: Vec<&str> = if variant.is_empty() {
@@ -74,7 +50,7 @@ impl Wanted {
             compatible.iter().copied().chain([""]).collect()
         };
         Self {
-            os: given(&choice.os).unwrap_or_else(|| host_os().to_owned()),
+            os: given(&choice.os).unwrap_or_else(|| Platform::host_os().to_owned()),
             variants: variants.into_iter().map(str::to_owned).collect(),
             architecture,
         }
@@ -102,7 +78,7 @@ fn host_variant(architecture: &str) -> String {
     if !matches!(architecture, "arm" | "arm64") {
         return String::new();
     }
-    match host_os() {
+    match Platform::host_os() {
         "darwin" | "windows" => if architecture == "arm64" { "v8" } else { "v7" }.to_owned(),
         _ => std::fs::read_to_string("/proc/cpuinfo")
             .map(|text| variant_of_cpuinfo(&text).to_owned())
@@ -157,8 +133,11 @@ mod tests {
     #[test]
     fn what_is_left_open_is_this_machine() {
         let wanted = Wanted::new(&PlatformChoice::default());
-        assert_eq!(wanted.rank(&host()).is_some(), known_variants(host_architecture()).is_empty());
-        assert_eq!(wanted.os, host_os());
+        assert_eq!(
+            wanted.rank(&host()).is_some(),
+            known_variants(Platform::host_architecture()).is_empty()
+        );
+        assert_eq!(wanted.os, Platform::host_os());
     }
 
     #[test]

@@ -9,10 +9,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use diolkos_formats::files::failed;
+use diolkos_formats::inflate::{Form, MAGIC};
 use diolkos_formats::tar::TarFile;
 use diolkos_sdk::{Error, ErrorKind, Host, Result, Session};
-
-use crate::inflate::{Form, MAGIC};
 
 /// Opens the archive at a path: a file, a pipe, compressed or not.
 ///

@@ -2,7 +2,7 @@
 //!
 //! - [`docker`]: what `docker save` writes and `docker load` reads.
 //! - [`oci`]: an OCI image layout in a tar archive.
-//! - [`input`]: archives as they come: files, pipes, compressed ones. [`inflate`]: decompression.
+//! - [`input`]: archives as they come: files, pipes, compressed ones.
 //! - [`output`]: an archive under a temporary name until it is complete, or a pipe.
 //!
 //! Tar itself is in [`diolkos_formats::tar`]. Archives are read in place and never unpacked.
@@ -16,7 +16,6 @@
 mod docker;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
-mod inflate;
 mod input;
 mod oci;
 mod output;

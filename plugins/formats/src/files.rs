@@ -4,9 +4,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
-use diolkos_sdk::{Error, ErrorKind, Result};
+use diolkos_sdk::{BlobReader, Error, ErrorKind, Extent, Result};
 
 /// Makes the error of an operation on a path, worded as scripts know it from skopeo:
 /// `open PATH: no such file or directory`.
@@ -62,6 +65,47 @@ pub fn read_if_any(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     match read(path, limit) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         result => result.map(Some),
+    }
+}
+
+/// A stretch of a file that several readers share: none moves the file's position.
+pub struct Stretch {
+    file: Arc<File>,
+    offset: u64,
+    left: u64,
+}
+
+impl Stretch {
+    /// Begins at byte `offset`, and is `length` bytes long.
+    pub fn new(file: Arc<File>, offset: u64, length: u64) -> Self {
+        Self { file, offset, left: length }
+    }
+}
+
+impl Read for Stretch {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        loop {
+            match self.file.read_at(&mut buffer[..most], self.offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+                Ok(count) => {
+                    self.offset += count as u64;
+                    self.left -= count as u64;
+                    return Ok(count);
+                }
+            }
+        }
+    }
+}
+
+impl BlobReader for Stretch {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        Read::read(self, buffer).map_err(|error| Error::io("cannot read the file", error))
+    }
+
+    fn extent(&self) -> Option<Extent<'_>> {
+        Some(Extent { file: self.file.as_fd(), offset: self.offset, length: self.left })
     }
 }
 

@@ -3,12 +3,14 @@
 //! - [`layout`]: OCI image layouts: `index.json`, `oci-layout`, where blobs are.
 //! - [`paths`]: image paths as references and policies name them.
 //! - [`files`]: opening and reading files that others may have made, with limits.
+//! - [`inflate`]: decompression of whole archives and layers.
 //! - [`tar`]: archives that are read in place, and written once.
 //! - [`staging`]: files that are complete before they appear under their name.
 //!
 //! Nothing here hashes or verifies content; the host does that.
 
 pub mod files;
+pub mod inflate;
 pub mod layout;
 pub mod paths;
 pub mod staging;

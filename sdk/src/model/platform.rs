@@ -31,6 +31,32 @@ pub struct Platform {
     pub features: Vec<String>,
 }
 
+impl Platform {
+    /// Returns this machine's operating system, such as `linux`.
+    pub fn host_os() -> &'static str {
+        match std::env::consts::OS {
+            "macos" => "darwin",
+            other => other,
+        }
+    }
+
+    /// Returns this machine's architecture, such as `amd64`.
+    pub fn host_architecture() -> &'static str {
+        let little = cfg!(target_endian = "little");
+        match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "x86" => "386",
+            "aarch64" => "arm64",
+            "powerpc64" if little => "ppc64le",
+            "powerpc64" => "ppc64",
+            "loongarch64" => "loong64",
+            "mips" if little => "mipsle",
+            "mips64" if little => "mips64le",
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
+use diolkos_formats::inflate::{Form, MAGIC};
 use diolkos_formats::tar::{Member, TarFile};
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
@@ -18,7 +19,6 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
 use super::manifest::Image;
-use crate::inflate::{Form, MAGIC};
 
 /// The largest config that is read, in bytes.
 const MAX_CONFIG: u64 = 32 << 20;

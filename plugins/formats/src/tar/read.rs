@@ -2,15 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::FileExt as _;
+use std::io::{Read as _, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use diolkos_sdk::{Blob, BlobReader, Error, ErrorKind, Extent, Result};
+use diolkos_sdk::{Blob, Error, ErrorKind, Result};
 
-use crate::files::failed;
+use crate::files::{Stretch, failed};
 
 /// The most members that an archive may have.
 const MOST_MEMBERS: usize = 1_000_000;
@@ -133,52 +131,14 @@ impl TarFile {
     }
 
     /// Returns the bytes of a member from byte `from` on.
-    pub fn content(&self, member: Member, from: u64) -> Content {
+    pub fn content(&self, member: Member, from: u64) -> Stretch {
         let from = from.min(member.size);
-        Content {
-            file: Arc::clone(&self.file),
-            offset: member.offset + from,
-            left: member.size - from,
-        }
+        Stretch::new(Arc::clone(&self.file), member.offset + from, member.size - from)
     }
 
     /// Makes the error of an archive that is not what it should be.
     pub fn broken(&self, why: &str) -> Error {
         Error::new(ErrorKind::Corrupt, format!("{}: {why}", self.path.display()))
-    }
-}
-
-/// The bytes of a member.
-pub struct Content {
-    file: Arc<File>,
-    offset: u64,
-    left: u64,
-}
-
-impl Read for Content {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
-        loop {
-            match self.file.read_at(&mut buffer[..most], self.offset) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-                Ok(count) => {
-                    self.offset += count as u64;
-                    self.left -= count as u64;
-                    return Ok(count);
-                }
-            }
-        }
-    }
-}
-
-impl BlobReader for Content {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        Read::read(self, buffer).map_err(|error| Error::io("cannot read the archive", error))
-    }
-
-    fn extent(&self) -> Option<Extent<'_>> {
-        Some(Extent { file: self.file.as_fd(), offset: self.offset, length: self.left })
     }
 }
 
@@ -209,6 +169,7 @@ fn clean(name: &str) -> String {
 mod tests {
     use std::io::Write as _;
 
+    use diolkos_sdk::BlobReader as _;
     use proptest::prelude::*;
 
     use super::*;
@@ -277,7 +238,7 @@ mod tests {
         assert_eq!(blob.reader.read(&mut buffer).unwrap(), 6);
         assert_eq!(&buffer[..6], b"456789");
         assert_eq!(blob.reader.read(&mut buffer).unwrap(), 0);
-        assert_eq!(tar.content(member, 99).left, 0);
+        assert_eq!(tar.content(member, 99).extent().unwrap().length, 0);
     }
 
     #[test]

@@ -3,14 +3,18 @@
 use std::io::{self, BufReader, Read};
 
 /// How many first bytes tell the form.
-pub(crate) const MAGIC: usize = 6;
+pub const MAGIC: usize = 6;
 
 /// How bytes are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub enum Form {
+    /// RFC 1952.
     Gzip,
+    /// RFC 8878.
     Zstd,
+    /// As `bzip2` writes it.
     Bzip2,
+    /// As `xz` writes it.
     Xz,
 }
 
@@ -27,6 +31,9 @@ impl Form {
     }
 
     /// Decompresses a stream.
+    ///
+    /// # Errors
+    /// There is no memory for it; what is wrong with the bytes, reading tells.
     pub fn inflate<'a>(self, from: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
         let from = BufReader::with_capacity(256 << 10, from);
         Ok(match self {
