@@ -1,6 +1,8 @@
 //! Which crate may use which: the table of the design, compared with what cargo sees.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -95,9 +97,32 @@ fn every_plugin_has_the_same_shape() {
     let metadata = metadata();
     for krate in crates(&metadata).values().filter(|krate| krate.kind() == "plugin") {
         let folder = format!("{}/../{}", env!("CARGO_MANIFEST_DIR"), krate.folder);
-        for file in ["plugin.toml", "src/lib.rs", "src/reference.rs", "src/source.rs"] {
-            let path = format!("{folder}/{file}");
-            assert!(std::path::Path::new(&path).exists(), "{} lacks {file}", krate.name);
+        let has = |file: &str| Path::new(&folder).join(file).exists();
+        for file in ["plugin.toml", "src/lib.rs"] {
+            assert!(has(file), "{} lacks {file}", krate.name);
         }
+        // One with several transports has a folder for each.
+        let text = fs::read_to_string(format!("{folder}/plugin.toml")).expect("it was just seen");
+        let transports: Vec<&str> = text
+            .lines()
+            .skip_while(|line| *line != "[[transport]]")
+            .collect::<Vec<_>>()
+            .windows(2)
+            .filter(|lines| lines[0] == "[[transport]]")
+            .filter_map(|lines| {
+                lines[1].strip_prefix("name = ")?.trim_matches('"').split('-').next()
+            })
+            .collect();
+        for transport in &transports {
+            let place = match transports.len() {
+                1 => "src".to_owned(),
+                _ => format!("src/{transport}"),
+            };
+            for file in ["reference.rs", "source.rs"] {
+                let file = format!("{place}/{file}");
+                assert!(has(&file), "{} lacks {file}", krate.name);
+            }
+        }
+        assert!(!transports.is_empty(), "{} has no transport", krate.name);
     }
 }

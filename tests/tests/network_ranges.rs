@@ -67,12 +67,14 @@ fn a_registry_that_knows_no_parts_is_asked_for_none() {
 }
 
 #[test]
-fn a_layer_that_comes_fast_is_left_to_its_connection() {
-    let registry = Registry::start().unwrap();
+fn a_layer_that_comes_as_fast_as_the_network_is_moved_once() {
+    let (registry, home) = (Registry::start().unwrap(), Home::new());
     let image = Image::noise(&[SIZE], 3);
     image.seed(&registry, "app", "1");
-    copy(&registry, &Home::new()).expect_success();
-    assert_eq!(registry.requests_of("GET", &image.layers()[0]).len(), 1);
+    copy(&registry, &home).expect_success();
+    // On a machine that is busy several connections may have been tried.
+    let sent = registry.sent();
+    assert!(sent < image.size() + 6 * MEGABYTE, "{sent} of {}", image.size());
 }
 
 /// Treats the second and following requests for the layer, which are for parts, with this fault.

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::STDIN;
+use crate::reference::STDIN;
 
 /// What the history says of each layer.
 const COMMENT: &str = "imported from tarball";

@@ -1,18 +1,17 @@
 //! `oci-archive:PATH[:NAME|:@INDEX]`.
 //!
+//! - `reference`: the reference, and its names.
 //! - `source`: reading; blobs are stretches of the archive.
 //! - `destination`: writing; blobs go into the archive as they come, `index.json` last.
 
 mod destination;
+mod reference;
 mod source;
 
-use diolkos_formats::layout::{Choice, name};
-use diolkos_formats::paths::{ImagePath, ScopeProblem, check_scope};
-use diolkos_sdk::{
-    Destination, Error, ErrorKind, ImageRef, Names, Result, Session, Source, Tags, Transport,
-};
+use diolkos_formats::paths::{ScopeProblem, check_scope};
+use diolkos_sdk::{ImageRef, Result, Transport};
 
-use crate::input;
+use reference::{ArchiveRef, invalid};
 
 /// The transport.
 #[derive(Debug)]
@@ -38,83 +37,5 @@ impl Transport for OciArchive {
                 ),
             })
         })
-    }
-}
-
-/// An image in an archive, or the only one.
-#[derive(Clone, Debug)]
-struct ArchiveRef {
-    given: String,
-    path: ImagePath,
-    name: String,
-    position: Option<usize>,
-}
-
-impl ArchiveRef {
-    fn parse(details: &str) -> Result<Self> {
-        let (given, image) = name::split(details);
-        let position = name::position(image)?;
-        let path = ImagePath::parse(given)?;
-        let name = if position.is_some() { "" } else { image };
-        name::check(name)?;
-        Ok(Self { given: given.to_owned(), path, name: name.to_owned(), position })
-    }
-
-    fn choice(&self) -> Choice<'_> {
-        match self.position {
-            Some(position) => Choice::Position(position),
-            None if self.name.is_empty() => Choice::Only,
-            None => Choice::Name(&self.name),
-        }
-    }
-}
-
-fn invalid(message: String) -> Error {
-    Error::new(ErrorKind::InvalidInput, message)
-}
-
-impl ImageRef for ArchiveRef {
-    fn names(&self) -> Names {
-        let details = match self.position {
-            Some(position) => format!("{}:@{position}", self.given),
-            None => format!("{}:{}", self.given, self.name),
-        };
-        // The name is no part of the identity: with and without it may mean the same image.
-        let mut policy_namespaces = self.path.parents();
-        if self.path.resolved() != "/" {
-            policy_namespaces.insert(0, self.path.resolved().to_owned());
-        }
-        Names {
-            details,
-            docker_reference: None,
-            policy_identity: self.path.resolved().to_owned(),
-            policy_namespaces,
-            location: None,
-        }
-    }
-
-    fn open(&self, session: &Session) -> Result<Box<dyn Source>> {
-        let tar = input::open(self.path.path(), session)?;
-        Ok(Box::new(source::ArchiveSource::open(tar, self.choice())?))
-    }
-
-    fn create(&self, session: &Session) -> Result<Box<dyn Destination>> {
-        if let Some(position) = self.position {
-            return Err(invalid(format!(
-                "Destination reference must not contain a manifest index @{position}"
-            )));
-        }
-        let path = self.path.path();
-        let name = self.name.clone();
-        Ok(Box::new(destination::ArchiveDestination::create(path, name, session)?))
-    }
-
-    fn tags(&self, session: &Session) -> Result<Tags> {
-        let tar = input::open(self.path.path(), session)?;
-        let mut tags = Vec::new();
-        for entry in source::index(&tar)?.entries() {
-            tags.extend(entry?.name);
-        }
-        Ok(Tags { repository: String::new(), tags })
     }
 }
