@@ -67,12 +67,21 @@ pub fn run() -> Result<()> {
         ],
     )?;
     demo.step(
-        "From the directory into another repository",
+        "From the directory into an archive",
+        &[
+            "copy",
+            "--all",
+            &demo.home.reference("dir", "directory"),
+            &demo.home.reference("oci-archive", "archive.tar:1"),
+        ],
+    )?;
+    demo.step(
+        "From the archive into another repository",
         &[
             "copy",
             "--all",
             "--dest-tls-verify=false",
-            &demo.home.reference("dir", "directory"),
+            &demo.home.reference("oci-archive", "archive.tar:1"),
             &demo.registry.reference("demo/copy:1"),
         ],
     )?;
