@@ -20,8 +20,7 @@ mod reach;
 pub mod reference;
 mod source;
 
-use diolkos_formats::paths::{ScopeProblem, check_scope};
-use diolkos_sdk::{Error, ErrorKind, ImageRef, Plugin, Result, Transport};
+use diolkos_sdk::{ImageRef, Plugin, Result, Transport};
 
 pub use reference::OciRef;
 
@@ -35,21 +34,7 @@ impl Transport for Oci {
     }
 
     fn check_policy_scope(&self, scope: &str) -> Result<()> {
-        check_scope(scope).map_err(|problem| {
-            let message = match problem {
-                ScopeProblem::NotAbsolute => {
-                    format!("Invalid scope {scope}: must be an absolute path")
-                }
-                ScopeProblem::Root => {
-                    r#"Invalid scope "/": Use the generic default scope """#.to_owned()
-                }
-                ScopeProblem::NotCanonical(clean) => format!(
-                    "Invalid scope {scope}: Uses non-canonical path format, perhaps try with path \
-                     {clean}"
-                ),
-            };
-            Error::new(ErrorKind::InvalidInput, message)
-        })
+        diolkos_formats::layout::reference::check_policy_scope(scope)
     }
 }
 

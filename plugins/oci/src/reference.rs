@@ -1,8 +1,8 @@
-//! References `oci:PATH[:NAME]` and `oci:PATH:@INDEX`, split at the first colon.
+//! References `oci:PATH[:NAME]` and `oci:PATH:@INDEX`.
 
-use diolkos_formats::layout::{Choice, Layout, name};
-use diolkos_formats::paths::ImagePath;
-use diolkos_sdk::{Destination, Error, ErrorKind, ImageRef, Names, Result, Session, Source, Tags};
+use diolkos_formats::layout::Layout;
+use diolkos_formats::layout::reference::{LayoutRef, tags};
+use diolkos_sdk::{Destination, ImageRef, Names, Result, Session, Source, Tags};
 
 use crate::delete;
 use crate::destination::OciDestination;
@@ -11,91 +11,48 @@ use crate::source::OciSource;
 
 /// An image in a layout, or the only one.
 #[derive(Clone, Debug)]
-pub struct OciRef {
-    given: String,
-    path: ImagePath,
-    name: String,
-    position: Option<usize>,
-}
+pub struct OciRef(LayoutRef);
 
 impl OciRef {
     /// Parses the text after `oci:`.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) when the name or position is malformed, or all but
-    /// the last component of the path do not exist.
+    /// As [`LayoutRef::parse`].
     pub fn parse(details: &str) -> Result<Self> {
-        let (given, image) = name::split(details);
-        let position = name::position(image)?;
-        let path = ImagePath::parse(given)?;
-        let name = if position.is_some() { "" } else { image };
-        name::check(name)?;
-        Ok(Self { given: given.to_owned(), path, name: name.to_owned(), position })
+        LayoutRef::parse(details).map(Self)
     }
 
     fn layout(&self, options: &OciOptions) -> Layout {
-        Layout::new(self.path.path(), options.shared_blobs.as_deref())
-    }
-
-    fn choice(&self) -> Choice<'_> {
-        match self.position {
-            Some(position) => Choice::Position(position),
-            None if self.name.is_empty() => Choice::Only,
-            None => Choice::Name(&self.name),
-        }
+        Layout::new(self.0.path(), options.shared_blobs.as_deref())
     }
 }
 
 impl ImageRef for OciRef {
     fn names(&self) -> Names {
-        let details = match self.position {
-            Some(position) => format!("{}:@{position}", self.given),
-            None => format!("{}:{}", self.given, self.name),
-        };
-        // The name is no part of the identity: with and without it may mean the same image.
-        let mut policy_namespaces = self.path.parents();
-        if self.path.resolved() != "/" {
-            policy_namespaces.insert(0, self.path.resolved().to_owned());
-        }
-        Names {
-            details,
-            docker_reference: None,
-            policy_identity: self.path.resolved().to_owned(),
-            policy_namespaces,
-            location: None,
-        }
+        self.0.names()
     }
 
     fn open(&self, session: &Session) -> Result<Box<dyn Source>> {
         let options = OciOptions::parse(&session.options)?;
-        Ok(Box::new(OciSource::open(self.layout(&options), self.choice())?))
+        Ok(Box::new(OciSource::open(self.layout(&options), self.0.choice())?))
     }
 
     fn create(&self, session: &Session) -> Result<Box<dyn Destination>> {
-        if let Some(position) = self.position {
-            let message =
-                format!("Destination reference must not contain a manifest index @{position}");
-            return Err(Error::new(ErrorKind::InvalidInput, message));
-        }
+        let name = self.0.new_name()?.to_owned();
         let options = OciOptions::parse(&session.options)?;
         let layout = self.layout(&options);
-        let host = session.host.clone();
-        Ok(Box::new(OciDestination::create(layout, self.name.clone(), &options, host)?))
+        Ok(Box::new(OciDestination::create(layout, name, &options, session.host.clone())?))
     }
 
     fn delete(&self, session: &Session) -> Result<()> {
         let options = OciOptions::parse(&session.options)?;
-        delete::delete(&self.layout(&options), self.choice(), &session.host)
+        delete::delete(&self.layout(&options), self.0.choice(), &session.host)
     }
 
     /// Lists the names in the layout, whatever this reference's own name.
     fn tags(&self, session: &Session) -> Result<Tags> {
         let options = OciOptions::parse(&session.options)?;
-        let mut tags: Vec<String> = Vec::new();
-        let mut seen = std::collections::HashSet::new();
-        for entry in self.layout(&options).index()?.entries() {
-            tags.extend(entry?.name.filter(|name| seen.insert(name.clone())));
-        }
+        let tags = tags(&self.layout(&options).index()?)?;
         Ok(Tags { repository: String::new(), tags })
     }
 }

@@ -8,10 +8,9 @@ mod destination;
 mod reference;
 mod source;
 
-use diolkos_formats::paths::{ScopeProblem, check_scope};
 use diolkos_sdk::{ImageRef, Result, Transport};
 
-use reference::{ArchiveRef, invalid};
+use reference::ArchiveRef;
 
 /// The transport.
 #[derive(Debug)]
@@ -23,19 +22,6 @@ impl Transport for OciArchive {
     }
 
     fn check_policy_scope(&self, scope: &str) -> Result<()> {
-        check_scope(scope).map_err(|problem| {
-            invalid(match problem {
-                ScopeProblem::NotAbsolute => {
-                    format!("Invalid scope {scope}: must be an absolute path")
-                }
-                ScopeProblem::Root => {
-                    r#"Invalid scope "/": Use the generic default scope """#.to_owned()
-                }
-                ScopeProblem::NotCanonical(clean) => format!(
-                    "Invalid scope {scope}: Uses non-canonical path format, perhaps try with path \
-                     {clean}"
-                ),
-            })
-        })
+        diolkos_formats::layout::reference::check_policy_scope(scope)
     }
 }

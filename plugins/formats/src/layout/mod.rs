@@ -2,7 +2,8 @@
 //!
 //! A [`Layout`] only knows paths. [`Index`] is the parsed `index.json`; it is replaced as a whole,
 //! under the lock of the layout's directory, so that no two writers lose each other's entries and
-//! no reader sees half a file. What names may look like is in [`name`].
+//! no reader sees half a file. What names may look like is in [`name`], references are in
+//! [`mod@reference`].
 //!
 //! # Source
 //! OCI image-spec 1.1, "Image Layout".
@@ -10,6 +11,7 @@
 mod index;
 mod json;
 pub mod name;
+pub mod reference;
 
 use std::path::{Path, PathBuf};
 
