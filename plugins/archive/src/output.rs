@@ -9,7 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use diolkos_formats::files::failed;
+use diolkos_formats::files::{failed, parent_of};
 use diolkos_formats::tar::TarWriter;
 use diolkos_sdk::{Result, Session};
 use tempfile::NamedTempFile;
@@ -45,10 +45,7 @@ impl Output {
         }
         // A symbolic link stays: what it means is replaced.
         let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let parent = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let parent = parent_of(&path);
         let mode = fs::metadata(&path).map_or(0o644, |old| old.permissions().mode() & 0o777);
         remove_abandoned(parent);
         let unfinished = unfinished(parent, mode)?;

@@ -3,13 +3,13 @@
 //! Writing is in [`crate::staging`].
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use diolkos_sdk::{BlobReader, Error, ErrorKind, Extent, Result};
+use diolkos_sdk::{Blob, BlobReader, Error, ErrorKind, Extent, Result, Session};
 
 /// Makes the error of an operation on a path, worded as scripts know it from skopeo:
 /// `open PATH: no such file or directory`.
@@ -65,6 +65,49 @@ pub fn read_if_any(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     match read(path, limit) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         result => result.map(Some),
+    }
+}
+
+/// Returns the directory that a path is in.
+pub fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Brings what cannot be read twice, such as a pipe, into a temporary file that nobody else sees.
+/// `path` is for messages.
+pub fn spool(mut from: impl Read, path: &Path, session: &Session) -> Result<File> {
+    let directory = &session.temp_dir;
+    let mut file = tempfile::tempfile_in(directory)
+        .map_err(|error| failed("create a file in", directory, error))?;
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        session.host.check_cancelled()?;
+        match from.read(&mut buffer) {
+            Ok(0) => return Ok(file),
+            Ok(count) => file
+                .write_all(&buffer[..count])
+                .map_err(|error| failed("write to a file in", directory, error))?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed("read", path, error)),
+        }
+    }
+}
+
+/// Makes a blob of bytes in memory, read from byte `from`.
+pub fn blob_of_bytes(bytes: &[u8], from: u64) -> Blob {
+    let start = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
+    let reader = Box::new(Bytes(io::Cursor::new(bytes[start..].to_vec())));
+    Blob { size: Some(bytes.len() as u64), reader }
+}
+
+struct Bytes(io::Cursor<Vec<u8>>);
+
+impl BlobReader for Bytes {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        self.0.read(buffer).map_err(|error| Error::io("cannot read memory", error))
     }
 }
 

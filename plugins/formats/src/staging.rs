@@ -22,7 +22,7 @@ use std::time::Duration;
 use diolkos_sdk::{BlobSums, BlobWriter, Error, ErrorKind, FileTarget, Host, Result};
 use tempfile::{NamedTempFile, TempDir};
 
-use crate::files::{failed, size};
+use crate::files::{failed, parent_of, size};
 
 /// How names of unfinished files and directories begin.
 pub const PREFIX: &str = ".diolkos-";
@@ -177,10 +177,7 @@ pub fn is_staging(path: &Path) -> bool {
 ///
 /// The caller holds the lock on the file's directory.
 pub fn replace(path: &Path, bytes: &[u8], _held: &DirectoryLock) -> Result<()> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = parent_of(path);
     let mut file = new_file(parent, 0o644)?;
     file.write_all(bytes).map_err(|error| failed("write", path, error))?;
     if let Ok(old) = fs::metadata(path) {

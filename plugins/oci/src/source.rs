@@ -19,12 +19,7 @@ impl OciSource {
     pub(crate) fn open(layout: Layout, choice: Choice<'_>) -> Result<Self> {
         let index = layout.index()?;
         let (_, top) = index.find(choice)?;
-        let mut media_types = HashMap::new();
-        for entry in index.entries() {
-            let entry = entry?;
-            media_types.entry(entry.digest).or_insert(entry.media_type);
-        }
-        Ok(Self { layout, top, media_types })
+        Ok(Self { layout, top, media_types: index.media_types()? })
     }
 }
 

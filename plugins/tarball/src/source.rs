@@ -2,17 +2,17 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Seek as _, Write as _};
+use std::io::{self, Read, Seek as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use diolkos_formats::files::{Stretch, failed};
+use diolkos_formats::files::{Stretch, blob_of_bytes, failed, spool};
 use diolkos_formats::inflate::{Form, MAGIC};
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
-    Algorithm, Blob, BlobReader, Descriptor, Digest, Error, ErrorKind, Host, Platform, RawManifest,
-    Result, ResultExt, Session, Source,
+    Algorithm, Blob, Descriptor, Digest, Error, ErrorKind, Host, Platform, RawManifest, Result,
+    ResultExt, Session, Source,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -162,7 +162,7 @@ fn open(path: &str, session: &Session) -> Result<(File, Timestamp)> {
             .map_err(|error| Error::new(ErrorKind::Corrupt, format!("{path}: {error}")))
     };
     if path == STDIN {
-        return Ok((spool(io::stdin(), path, session)?, timestamp(SystemTime::now())?));
+        return Ok((spool(io::stdin(), here, session)?, timestamp(SystemTime::now())?));
     }
     let file = File::open(here)
         .map_err(|error| failed("open", here, error).context(format!("error opening {path:?}")))?;
@@ -172,27 +172,7 @@ fn open(path: &str, session: &Session) -> Result<(File, Timestamp)> {
             .with_hint("give an archive of it, as `tar -c -C DIRECTORY .` makes it"));
     }
     let changed = timestamp(found.modified().map_err(|error| failed("stat", here, error))?)?;
-    if found.is_file() { Ok((file, changed)) } else { Ok((spool(file, path, session)?, changed)) }
-}
-
-/// Brings what cannot be read twice into a temporary file.
-fn spool(mut from: impl Read, path: &str, session: &Session) -> Result<File> {
-    let directory = &session.temp_dir;
-    let cannot = |error| failed("create a file in", directory, error);
-    let mut file = tempfile::tempfile_in(directory).map_err(cannot)?;
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        session.host.check_cancelled()?;
-        match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => file
-                .write_all(&buffer[..count])
-                .map_err(|error| failed("write to a file in", directory, error))?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed("read", path.as_ref(), error)),
-        }
-    }
-    Ok(file)
+    if found.is_file() { Ok((file, changed)) } else { Ok((spool(file, here, session)?, changed)) }
 }
 
 /// Reads an archive whole.
@@ -273,9 +253,7 @@ impl Source for TarballSource {
     fn blob(&self, blob: &Descriptor, from: u64) -> Result<Blob> {
         let (config, bytes) = &self.config;
         if *config == blob.digest {
-            let start = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
-            let reader = Box::new(Bytes(io::Cursor::new(bytes[start..].to_vec())));
-            return Ok(Blob { size: Some(bytes.len() as u64), reader });
+            return Ok(blob_of_bytes(bytes, from));
         }
         let (file, size) = self.files.get(&blob.digest).ok_or_else(|| {
             let message = format!("no blob with digest {:?} found", blob.digest.as_str());
@@ -284,13 +262,5 @@ impl Source for TarballSource {
         let from = from.min(*size);
         let reader = Box::new(Stretch::new(Arc::clone(file), from, size - from));
         Ok(Blob { size: Some(*size), reader })
-    }
-}
-
-struct Bytes(io::Cursor<Vec<u8>>);
-
-impl BlobReader for Bytes {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        self.0.read(buffer).context(|| "cannot read memory")
     }
 }

@@ -14,7 +14,7 @@ use diolkos_sdk::{
 use serde::Deserialize;
 
 use super::legacy::{Legacy, Repositories};
-use super::manifest::{self, Image};
+use super::manifest::{self, Image, to_json};
 use crate::output::Output;
 
 /// An image that is written.
@@ -31,13 +31,13 @@ struct State {
     manifest: Option<Schema2>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Deserialize)]
 struct Schema2 {
     config: Named,
     layers: Vec<Named>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Deserialize)]
 struct Named {
     digest: Digest,
 }
@@ -131,8 +131,8 @@ impl Destination for ArchiveDestination {
     fn commit(self: Box<Self>, _: &TopLevel) -> Result<Committed> {
         let tar = Arc::clone(&self.output.tar);
         let (image, config) = {
-            let state = self.state();
-            let image = state.manifest.clone().ok_or_else(|| {
+            let mut state = self.state();
+            let image = state.manifest.take().ok_or_else(|| {
                 Error::new(ErrorKind::Internal, "commit of an archive without manifest")
             })?;
             let config = state.members.get(&image.config.digest).copied().ok_or_else(|| {
@@ -163,9 +163,4 @@ impl Destination for ArchiveDestination {
         self.output.commit()?;
         Ok(Committed::default())
     }
-}
-
-fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(value)
-        .map_err(|error| Error::new(ErrorKind::Internal, "cannot write JSON").with_source(error))
 }

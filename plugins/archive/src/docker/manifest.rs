@@ -138,6 +138,12 @@ fn parse_tag(tag: &str, position: usize) -> Result<Reference> {
     })
 }
 
+/// Writes JSON without white space.
+pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    serde_json::to_vec(value)
+        .map_err(|error| Error::new(ErrorKind::Internal, "cannot write JSON").with_source(error))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

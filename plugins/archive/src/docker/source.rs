@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
+use diolkos_formats::files::blob_of_bytes;
 use diolkos_formats::inflate::{Form, MAGIC};
 use diolkos_formats::tar::{Member, TarFile};
 use diolkos_sdk::model::media_type;
@@ -18,7 +19,7 @@ use diolkos_sdk::{
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use super::manifest::Image;
+use super::manifest::{Image, to_json};
 
 /// The largest config that is read, in bytes.
 const MAX_CONFIG: u64 = 32 << 20;
@@ -143,10 +144,7 @@ impl ArchiveSource {
                 })
                 .collect(),
         };
-        let manifest = serde_json::to_vec(&manifest).map_err(|error| {
-            Error::new(ErrorKind::Internal, "cannot make a manifest").with_source(error)
-        })?;
-        Ok(Facts { manifest, config: (config_digest, config), layers })
+        Ok(Facts { manifest: to_json(&manifest)?, config: (config_digest, config), layers })
     }
 
     fn layer(&self, name: &str) -> Result<Layer> {
@@ -194,9 +192,7 @@ impl Source for ArchiveSource {
         self.with_facts(|facts| {
             let (config, bytes) = &facts.config;
             if *config == blob.digest {
-                let start = usize::try_from(from).unwrap_or(usize::MAX).min(bytes.len());
-                let reader = Box::new(Bytes(std::io::Cursor::new(bytes[start..].to_vec())));
-                return Ok(Blob { size: Some(bytes.len() as u64), reader });
+                return Ok(blob_of_bytes(bytes, from));
             }
             let layer = facts.layers.get(&blob.digest).ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("Unknown blob {}", blob.digest))
@@ -209,15 +205,15 @@ impl Source for ArchiveSource {
                 Error::new(ErrorKind::Corrupt, format!("auto-decompressing blob {}", blob.digest))
                     .with_source(error)
             })?;
-            Ok(Blob { size: Some(layer.size), reader: Box::new(Bytes(inflated)) })
+            Ok(Blob { size: Some(layer.size), reader: Box::new(Inflated(inflated)) })
         })
     }
 }
 
-/// Reads from anything.
-struct Bytes<R>(R);
+/// A layer that is decompressed on the way.
+struct Inflated(Box<dyn Read + Send>);
 
-impl<R: Read + Send> BlobReader for Bytes<R> {
+impl BlobReader for Inflated {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         self.0.read(buffer).map_err(|error| {
             Error::new(ErrorKind::Corrupt, "cannot decompress a layer").with_source(error)

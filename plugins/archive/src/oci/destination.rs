@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use diolkos_formats::layout::{Index, NewEntry, OCI_LAYOUT};
+use diolkos_formats::layout::{Index, NewEntry, OCI_LAYOUT, blob_name};
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
     Accepts, BlobIncoming, BlobWanted, BlobWriter, Committed, Descriptor, Destination, Digest,
@@ -41,16 +41,12 @@ impl ArchiveDestination {
         if self.state().blobs.insert(digest.clone(), bytes.len() as u64).is_some() {
             return Ok(());
         }
-        self.output.tar.add(&name_of(digest), bytes)
+        self.output.tar.add(&blob_name(digest), bytes)
     }
 }
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn name_of(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 impl Destination for ArchiveDestination {
@@ -79,10 +75,10 @@ impl Destination for ArchiveDestination {
             return Ok(None);
         }
         let state = Arc::clone(&self.state);
-        let long = blob.digest.as_ref().is_some_and(|digest| name_of(digest).len() > 100);
+        let long = blob.digest.as_ref().is_some_and(|digest| blob_name(digest).len() > 100);
         let writer = self.output.tar.member(long, move |sums, _| {
             lock(&state).blobs.insert(sums.digest.clone(), sums.size);
-            Ok(name_of(&sums.digest))
+            Ok(blob_name(&sums.digest))
         })?;
         Ok(Some(Box::new(writer)))
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use diolkos_formats::layout::{
-    Choice, Entry, Index, MAX_INDEX_SIZE, MAX_VERSION_SIZE, check_version,
+    Choice, Entry, Index, MAX_INDEX_SIZE, MAX_VERSION_SIZE, blob_name, check_version,
 };
 use diolkos_formats::tar::TarFile;
 use diolkos_sdk::{Blob, Descriptor, Digest, Error, ErrorKind, RawManifest, Result, Source};
@@ -32,21 +32,12 @@ pub(super) fn index(tar: &TarFile) -> Result<Index> {
     Index::parse(&bytes).map_err(|error| error.context("parsing index.json"))
 }
 
-fn name_of(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
-}
-
 impl ArchiveSource {
     /// Finds the image in the archive.
     pub fn open(tar: TarFile, choice: Choice<'_>) -> Result<Self> {
         let index = index(&tar)?;
         let (_, top) = index.find(choice)?;
-        let mut media_types = HashMap::new();
-        for entry in index.entries() {
-            let entry = entry?;
-            media_types.entry(entry.digest).or_insert(entry.media_type);
-        }
-        Ok(Self { tar, top, media_types })
+        Ok(Self { tar, top, media_types: index.media_types()? })
     }
 }
 
@@ -56,15 +47,16 @@ impl Source for ArchiveSource {
             None => (self.top.digest()?, Some(&self.top.media_type)),
             Some(digest) => (digest.clone(), self.media_types.get(digest.as_str())),
         };
-        let bytes = self.tar.read(&name_of(&digest), RawManifest::MAX_SIZE)?.ok_or_else(|| {
-            let message = format!("manifest {digest} is not in the archive");
-            Error::new(ErrorKind::NotFound, message)
-        })?;
+        let bytes =
+            self.tar.read(&blob_name(&digest), RawManifest::MAX_SIZE)?.ok_or_else(|| {
+                let message = format!("manifest {digest} is not in the archive");
+                Error::new(ErrorKind::NotFound, message)
+            })?;
         Ok(RawManifest::new(bytes, media_type.map_or("", String::as_str)))
     }
 
     fn blob(&self, blob: &Descriptor, from: u64) -> Result<Blob> {
-        if let Some(member) = self.tar.find(&name_of(&blob.digest))? {
+        if let Some(member) = self.tar.find(&blob_name(&blob.digest))? {
             return Ok(self.tar.blob(member, from));
         }
         let mut message = format!("blob {} is not in the archive", blob.digest);

@@ -3,7 +3,7 @@
 //! Entries that nobody changes keep all they have, unknown members included. They are looked into
 //! one by one, so that an index with a million entries costs little more than its bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{Digest, Error, ErrorKind, Result};
@@ -125,6 +125,19 @@ impl Index {
     /// Looks into the entries, one by one.
     pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
         self.entries.iter().enumerate().map(|(position, raw)| view(position, raw))
+    }
+
+    /// Returns what the index says of its manifests' types, by digest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] when an entry cannot be understood.
+    pub fn media_types(&self) -> Result<HashMap<String, String>> {
+        let mut media_types = HashMap::new();
+        for entry in self.entries() {
+            let entry = entry?;
+            media_types.entry(entry.digest).or_insert(entry.media_type);
+        }
+        Ok(media_types)
     }
 
     /// Finds the image that is meant: its position and entry.

@@ -67,7 +67,7 @@ impl Layout {
 
     /// Returns the path a blob has in the layout's own directory.
     pub fn own_blob(&self, digest: &Digest) -> PathBuf {
-        self.own_blobs().join(digest.algorithm().name()).join(digest.hex())
+        self.directory.join(blob_name(digest))
     }
 
     /// Reads `index.json`.
@@ -125,6 +125,11 @@ impl Layout {
             None => Ok(()),
         }
     }
+}
+
+/// Returns the name of a blob within a layout.
+pub fn blob_name(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 /// Checks what the file `oci-layout` holds; `name` is for messages.
