@@ -2,7 +2,7 @@
 //! be done with them.
 
 use diolkos_sdk::{
-    Descriptor, Digest, Error, ErrorKind, Names, RawManifest, Reference, Result, ResultExt,
+    Blob, Descriptor, Digest, Error, ErrorKind, Names, RawManifest, Reference, Result, ResultExt,
     Signature, Source,
 };
 
@@ -234,44 +234,36 @@ pub fn read_small(source: &dyn Source, descriptor: &Descriptor) -> Result<Vec<u8
     }
     let mut breaks = 0;
     loop {
-        match read_once(source, descriptor, too_large) {
-            Ok(bytes) => return Ok(bytes),
-            Err(Failed::Reading(error)) if error.kind().is_transient() && breaks < BROKEN_READS => {
-                breaks += 1;
-            }
-            Err(Failed::Opening(error) | Failed::Reading(error)) => return Err(error),
+        // What cannot be opened was tried often enough.
+        let blob = embedded::open(source, descriptor)?;
+        match read_whole(blob, descriptor, too_large) {
+            Err(error) if error.kind().is_transient() && breaks < BROKEN_READS => breaks += 1,
+            result => return result,
         }
     }
 }
 
-/// Why a small blob could not be read. What could not be opened was tried often enough.
-enum Failed {
-    Opening(Error),
-    Reading(Error),
-}
-
-fn read_once(
-    source: &dyn Source,
+fn read_whole(
+    mut blob: Blob,
     descriptor: &Descriptor,
     too_large: impl Fn() -> Error,
-) -> Result<Vec<u8>, Failed> {
-    let mut blob = embedded::open(source, descriptor).map_err(Failed::Opening)?;
-    let size = super::blob::known_size(descriptor, &blob).map_err(Failed::Opening)?;
+) -> Result<Vec<u8>> {
+    let size = super::blob::known_size(descriptor, &blob)?;
     let mut verifier = Verifier::new(&descriptor.digest, size);
     let mut bytes = Vec::new();
     let mut buffer = vec![0; super::pipe::BUFFER];
     loop {
-        let count = blob.reader.read(&mut buffer).map_err(Failed::Reading)?;
+        let count = blob.reader.read(&mut buffer)?;
         if count == 0 {
             break;
         }
-        verifier.update(&buffer[..count]).map_err(Failed::Opening)?;
+        verifier.update(&buffer[..count])?;
         bytes.extend_from_slice(&buffer[..count]);
         if bytes.len() as u64 > MAX_CONFIG {
-            return Err(Failed::Opening(too_large()));
+            return Err(too_large());
         }
     }
-    verifier.finish().map_err(Failed::Opening)?;
+    verifier.finish()?;
     Ok(bytes)
 }
 

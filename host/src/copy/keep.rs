@@ -39,7 +39,7 @@ impl BlobCopy<'_> {
         mut writer: Box<dyn BlobWriter>,
     ) -> Result<Option<u64>> {
         let mut history = History::new(verifier);
-        let (mut received, mut furthest, mut breaks) = (0, 0, 0);
+        let (mut received, mut furthest, mut breaks) = (0, 0_u64, 0);
         loop {
             let error = match self.stream(started, received, &mut history, writer) {
                 Ok(count) => return Ok(Some(count)),
@@ -64,8 +64,7 @@ impl BlobCopy<'_> {
                 0 => None,
                 _ => Some(self.begin(Some(&self.blob.digest))?),
             };
-            breaks =
-                if received >= u64::saturating_add(furthest, PROGRESS) { 0 } else { breaks + 1 };
+            breaks = if received >= furthest.saturating_add(PROGRESS) { 0 } else { breaks + 1 };
             furthest = furthest.max(received);
             // Without a delay, the destination has tried often enough itself.
             let least = error.retry_after().map_or(0, |_| BREAKS);
@@ -82,10 +81,8 @@ impl BlobCopy<'_> {
                 Some(begun) => begun,
                 None => self.begin(Some(&self.blob.digest))?,
             };
-            writer = match begun {
-                Some(writer) => writer,
-                None => return Ok(None),
-            };
+            let Some(next) = begun else { return Ok(None) };
+            writer = next;
         }
     }
 
