@@ -255,19 +255,17 @@ impl Client {
         let mut tries = 0;
         loop {
             let mut outcome = self.follow(host, request, authorization, home).await;
+            if let Ok(followed) = &mut outcome
+                && (tries > 0 || request.was_repeated)
+            {
+                followed.response.extensions_mut().insert(Repeated);
+            }
             let (why, authority, what) = match &outcome {
                 Ok(Followed { response, .. }) => {
                     let authority = authority_of(response.url());
                     let Some(why) = why_again(response) else {
                         Gate::of(&authority).succeeded();
-                        return outcome.map_err(|unanswered| unanswered.error).map(
-                            |mut followed| {
-                                if tries > 0 || request.was_repeated {
-                                    followed.response.extensions_mut().insert(Repeated);
-                                }
-                                followed
-                            },
-                        );
+                        return outcome.map_err(|unanswered| unanswered.error);
                     };
                     (why, authority, response.status().to_string())
                 }

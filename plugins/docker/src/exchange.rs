@@ -73,8 +73,7 @@ impl Client {
             }
             Target::Url(url) => {
                 let url = url.clone();
-                let authorization =
-                    authorization.filter(|_| is_within(&url, home) && self.is_safe(&url));
+                let authorization = authorization.filter(|_| self.may_know(&url, home));
                 let response = self
                     .exchange(host, &url, request, authorization)
                     .await
@@ -82,7 +81,7 @@ impl Client {
                 (url, response)
             }
         };
-        let mut own = is_within(&url, home) && self.is_safe(&url);
+        let mut own = self.may_know(&url, home);
         for _ in 0..MAX_REDIRECTS {
             let Some(next) = redirect_target(&response, &url, request)? else {
                 return Ok(Followed { response, own });
@@ -90,8 +89,7 @@ impl Client {
             drain(response).await;
             // Once away, credentials stay behind even if the way leads back.
             own = own
-                && is_within(&next, home)
-                && self.is_safe(&next)
+                && self.may_know(&next, home)
                 && !(url.scheme() == "https" && next.scheme() == "http");
             url = next;
             response = self
@@ -109,9 +107,9 @@ impl Client {
         .into())
     }
 
-    /// Tells whether a place may see credentials, as far as TLS goes.
-    fn is_safe(&self, url: &Url) -> bool {
-        url.scheme() == "https" || !self.insists_on_tls()
+    /// Tells whether a place may know who we are: one of `home`, by TLS if that is insisted on.
+    fn may_know(&self, url: &Url, home: &str) -> bool {
+        is_within(url, home) && (url.scheme() == "https" || !self.insists_on_tls())
     }
 
     /// Sends a request to the registry itself, finding out whether that is HTTPS.

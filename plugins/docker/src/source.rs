@@ -233,7 +233,10 @@ impl<'a> Reader<'a> {
         size: Option<u64>,
         begin: (u64, bool),
     ) -> Blob {
-        Blob { size, reader: Box::new(Download::start(self.repository, ask, response, begin)) }
+        Blob {
+            size,
+            reader: Box::new(Download::start(self.repository, ask, response, size, begin)),
+        }
     }
 
     async fn read_foreign(&self, urls: &[String], from: u64) -> Result<Blob> {

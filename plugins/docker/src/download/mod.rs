@@ -20,11 +20,11 @@ use bytes::{Buf, Bytes};
 use diolkos_sdk::{BlobReader, Error, ErrorKind, Result};
 use reqwest::StatusCode;
 use reqwest::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE,
 };
 
 use crate::lanes::{Ahead, Lanes};
-use crate::message::{self, Pace, Request, Response, number};
+use crate::message::{self, Pace, Request, Response};
 use crate::registry::Repository;
 use part::{Batch, Part, Span};
 
@@ -106,18 +106,15 @@ struct Rest {
 }
 
 impl Download {
-    /// Starts to read a blob from its byte `from` on. The answer begins there or, if `skipped`, at
-    /// its start. Must be called within the runtime.
+    /// Starts to read a blob of this size from its byte `from` on. The answer begins there or, if
+    /// `skipped`, at its start. Must be called within the runtime.
     pub fn start(
         repository: &Repository,
         ask: &Ask,
         response: Response,
+        size: Option<u64>,
         (from, skipped): (u64, bool),
     ) -> Self {
-        let size = match BlobPart::of(response.headers()) {
-            Some(part) if response.status() == StatusCode::PARTIAL_CONTENT => part.size,
-            _ => number(response.headers().get(CONTENT_LENGTH)),
-        };
         let has_parts = response.status() == StatusCode::PARTIAL_CONTENT
             || response.headers().get(ACCEPT_RANGES).is_some_and(|unit| unit == "bytes");
         let lanes = &repository.client.lanes;

@@ -76,11 +76,12 @@ impl SharedSpan {
         .await
     }
 
-    /// Takes what belongs to the span from bytes that came.
-    fn take(&self, chunk: &mut Bytes) {
+    /// Takes what belongs to the span from bytes that came; returns how many are missing after that.
+    fn take(&self, chunk: &mut Bytes) -> u64 {
         let mut span = self.lock();
         chunk.truncate(usize::try_from(span.left()).unwrap_or(usize::MAX));
         span.next += chunk.len() as u64;
+        span.left()
     }
 }
 
@@ -206,10 +207,10 @@ async fn pump(
             let over = usize::try_from(skipped).unwrap_or(usize::MAX).min(chunk.len());
             chunk.advance(over);
             skipped -= over as u64;
-            span.take(&mut chunk);
+            let left = span.take(&mut chunk);
             length += chunk.len();
             batch.push(chunk);
-            if span.lock().left() == 0 {
+            if left == 0 {
                 break Some(Ok(()));
             }
             if length >= BATCH {
