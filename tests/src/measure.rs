@@ -1,16 +1,25 @@
 //! What a test measures of a program, and the material it measures with.
 
 use std::fs;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Waits for a child; returns how it ended, and the most memory that it ever had, as long as it
-/// could be seen.
+/// Runs a program that succeeds, without its words; returns the most memory that it ever had, as long
+/// as it could be seen.
 ///
 /// # Panics
-/// When it cannot be waited for.
-pub fn peak_memory(child: &mut Child) -> (ExitStatus, u64) {
+/// When it cannot be run, or fails.
+#[track_caller]
+pub fn peak_memory(command: &mut Command) -> u64 {
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
+    let (status, peak) = watch(&mut command.spawn().expect("the program starts"));
+    assert!(status.success(), "{status}");
+    peak
+}
+
+/// Waits for a child; returns how it ended, and the most memory that it ever had.
+fn watch(child: &mut Child) -> (ExitStatus, u64) {
     let path = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     loop {

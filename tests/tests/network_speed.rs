@@ -1,6 +1,5 @@
 //! Networks that are slow on one side, or stand still.
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use diolkos_tests::{Fault, Home, Image, Registry, Run as _, peak_memory};
@@ -15,14 +14,11 @@ fn copy(prepare: impl FnOnce(&Registry, &Registry)) -> u64 {
     let image = Image::noise(&[200_000_000], 1);
     image.seed(&source, "app", "1");
     prepare(&source, &destination);
-    let mut child = home
-        .copy_command(&[], &source.reference("app:1"), &destination.reference("app:1"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let (status, peak) = peak_memory(&mut child);
-    assert!(status.success());
+    let peak = peak_memory(&mut home.copy_command(
+        &[],
+        &source.reference("app:1"),
+        &destination.reference("app:1"),
+    ));
     image.check_in(&destination, "app", "1").unwrap();
     peak
 }
