@@ -13,7 +13,9 @@ use serde_json::Value;
 fn allowed(from: &Crate, to: &Crate) -> bool {
     matches!(
         (from.kind(), to.kind()),
-        ("plugin", "formats" | "sdk") | ("formats" | "host", "sdk") | ("xtask", "tests")
+        ("plugin", "formats" | "network" | "sdk")
+            | ("formats" | "network" | "host", "sdk")
+            | ("xtask", "tests")
     )
 }
 
@@ -26,6 +28,7 @@ impl Crate {
     fn kind(&self) -> &str {
         match self.folder.as_str() {
             "plugins/formats" => "formats",
+            "plugins/network" => "network",
             folder if folder.starts_with("plugins/") => "plugin",
             folder => folder,
         }

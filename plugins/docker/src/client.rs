@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use diolkos_network::proxies::Proxies;
 use diolkos_sdk::{Error, ErrorKind, Host, Result};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Method, Proxy, StatusCode, Url, redirect};
@@ -26,7 +27,6 @@ use crate::gate::{Gate, LONGEST_PAUSE, Why};
 use crate::lanes::Lanes;
 use crate::message::{Payload, Repeated, Request, Response, Target, drain};
 use crate::options::Options;
-use crate::proxies::Proxies;
 use crate::trial::Trial;
 use crate::{errors, tls};
 

@@ -12,6 +12,7 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use diolkos_network::proxies::{self, Proxies};
 use diolkos_sdk::{Error, ErrorKind};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
@@ -22,7 +23,6 @@ use serde_json::Value;
 
 use crate::challenge::Challenge;
 use crate::gate::LONGEST_PAUSE;
-use crate::proxies::{self, Proxies};
 
 /// How many bytes of an unexpected body are shown.
 const BODY_SHOWN: usize = 50;

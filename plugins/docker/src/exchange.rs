@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use diolkos_network::proxies::Proxies;
 use diolkos_sdk::{Error, ErrorKind, Host, Result};
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION};
 use reqwest::{Method, Url};
@@ -17,7 +18,6 @@ use crate::client::{Client, HTTP, HTTPS, invalid};
 use crate::errors;
 use crate::gate::{Gate, Why};
 use crate::message::{Payload, Request, Response, Target, drain, resolve};
-use crate::proxies::Proxies;
 
 /// How often a redirect is followed.
 const MAX_REDIRECTS: usize = 10;

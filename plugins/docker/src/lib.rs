@@ -12,7 +12,7 @@
 //! - [`client`], [`message`]: requests, redirects, HTTPS or not. [`challenge`], [`auth`]: who we are.
 //! - [`config`]: files that say how registries are reached. [`credentials`]: files and programs that
 //!   know who we are. [`login`]: putting us there.
-//! - [`tls`], [`x509`]: certificates. [`proxies`]: the ways around. [`errors`]: words and kinds of failures.
+//! - [`tls`]: certificates. [`errors`]: words and kinds of failures.
 
 mod auth;
 mod challenge;
@@ -32,7 +32,6 @@ mod login;
 mod message;
 mod mirrors;
 mod options;
-mod proxies;
 mod reference;
 mod registry;
 mod sending;
@@ -42,7 +41,6 @@ mod tls;
 mod trial;
 mod upload;
 mod uploads;
-mod x509;
 
 use std::sync::Arc;
 

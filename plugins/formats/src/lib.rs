@@ -1,5 +1,6 @@
 //! On-disk formats that more than one plugin reads or writes, and what writing them safely takes.
 //!
+//! - [`docker_archive`]: what `docker save` writes.
 //! - [`layout`]: OCI image layouts: `index.json`, `oci-layout`, where blobs are.
 //! - [`paths`]: image paths as references and policies name them.
 //! - [`files`]: opening and reading files that others may have made, with limits.
@@ -9,6 +10,7 @@
 //!
 //! Nothing here hashes or verifies content; the host does that.
 
+pub mod docker_archive;
 pub mod files;
 pub mod inflate;
 pub mod layout;

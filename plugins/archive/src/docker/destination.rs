@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use diolkos_formats::docker_archive::{self, Image, to_json};
 use diolkos_formats::tar::Member;
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
@@ -14,7 +15,6 @@ use diolkos_sdk::{
 use serde::Deserialize;
 
 use super::legacy::{Legacy, Repositories};
-use super::manifest::{self, Image, to_json};
 use crate::output::Output;
 
 /// An image that is written.
@@ -157,7 +157,7 @@ impl Destination for ArchiveDestination {
             repo_tags: Some(repo_tags),
             layers: Some(layers.into_iter().map(layer_name).collect()),
         }];
-        tar.add(manifest::NAME, &to_json(&list)?)?;
+        tar.add(docker_archive::NAME, &to_json(&list)?)?;
         tar.add("repositories", &to_json(&repositories)?)?;
         drop(tar);
         self.output.commit()?;

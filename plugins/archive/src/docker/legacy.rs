@@ -7,12 +7,11 @@
 
 use std::collections::BTreeMap;
 
+use diolkos_formats::docker_archive::sha256;
 use diolkos_formats::tar::TarWriter;
 use diolkos_sdk::{Digest, Error, ErrorKind, Reference, Result};
 use serde::Serialize;
 use serde_json::{Map, Value};
-
-use super::source::sha256;
 
 /// What the top layer tells of the image.
 const OF_CONFIG: [&str; 7] =

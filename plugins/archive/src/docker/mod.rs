@@ -1,13 +1,11 @@
 //! `docker-archive:PATH[:REFERENCE|:@INDEX]`.
 //!
 //! - `reference`: the reference, and its names.
-//! - `manifest`: `manifest.json`, the archive's list of images.
-//! - `source`: reading; the image's manifest is made from the list and the config.
+//! - `source`: reading, which is [`diolkos_formats::docker_archive`]'s.
 //! - `destination`: writing, with what old versions of Docker need (`legacy`).
 
 mod destination;
 mod legacy;
-mod manifest;
 mod reference;
 mod source;
 

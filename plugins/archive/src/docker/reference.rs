@@ -1,14 +1,14 @@
 //! References to images in an archive.
 
-use std::path::PathBuf;
+use std::path::Path;
 
+use diolkos_formats::docker_archive::{Choice, Images};
 use diolkos_sdk::{
     Destination, Error, ErrorKind, ImageRef, Names, Reference, Result, Session, Source, Tags,
 };
 
 use super::destination::ArchiveDestination;
-use super::manifest::{Choice, Images};
-use super::source::ArchiveSource;
+use super::source;
 use crate::input;
 
 /// An image in an archive.
@@ -71,9 +71,7 @@ impl ImageRef for ArchiveRef {
     }
 
     fn open(&self, session: &Session) -> Result<Box<dyn Source>> {
-        let tar = input::open(&PathBuf::from(&self.path), session)?;
-        let image = Images::read(&tar)?.find(&self.choice)?;
-        Ok(Box::new(ArchiveSource::new(tar, image, session.host.clone())))
+        Ok(Box::new(source::open(Path::new(&self.path), &self.choice, session)?))
     }
 
     fn create(&self, session: &Session) -> Result<Box<dyn Destination>> {
@@ -97,7 +95,7 @@ impl ImageRef for ArchiveRef {
     }
 
     fn tags(&self, session: &Session) -> Result<Tags> {
-        let tar = input::open(&PathBuf::from(&self.path), session)?;
+        let tar = input::open(Path::new(&self.path), session)?;
         Ok(Tags { repository: String::new(), tags: Images::read(&tar)?.references()? })
     }
 }

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use diolkos_network::tls::Allowed;
 use diolkos_sdk::{Error, Result};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::version::{TLS12, TLS13};
@@ -59,15 +60,10 @@ impl TlsDetails {
         parse(&text::read(path).map_err(|error| parsing(path, error))?, path)
     }
 
-    /// Returns the versions to offer, of which the provider has cipher suites.
-    pub fn versions(&self) -> &'static [&'static SupportedProtocolVersion] {
-        self.versions
-    }
-
-    /// Returns the provider, with the allowed cipher suites and groups only. Their order is that
-    /// of the library, which knows best.
-    pub fn provider(&self) -> Arc<CryptoProvider> {
-        self.provider.clone()
+    /// Returns the versions to offer, and a provider that has cipher suites for them: the allowed
+    /// ones and the allowed groups only. Their order is that of the library, which knows best.
+    pub fn allowed(&self) -> Allowed {
+        Allowed { versions: self.versions, provider: self.provider.clone() }
     }
 
     /// Returns what was left out, for the log.
@@ -235,21 +231,21 @@ mod tests {
     }
 
     fn versions(details: &TlsDetails) -> Vec<ProtocolVersion> {
-        details.versions().iter().map(|version| version.version).collect()
+        details.versions.iter().map(|version| version.version).collect()
     }
 
     fn suites(details: &TlsDetails) -> Vec<CipherSuite> {
-        details.provider().cipher_suites.iter().map(SupportedCipherSuite::suite).collect()
+        details.provider.cipher_suites.iter().map(SupportedCipherSuite::suite).collect()
     }
 
     fn groups(details: &TlsDetails) -> Vec<NamedGroup> {
-        details.provider().kx_groups.iter().map(|group| group.name()).collect()
+        details.provider.kx_groups.iter().map(|group| group.name()).collect()
     }
 
     /// Checks that the library takes what is left.
     fn is_usable(details: &TlsDetails) -> bool {
-        let builder = ClientConfig::builder_with_provider(details.provider())
-            .with_protocol_versions(details.versions());
+        let builder = ClientConfig::builder_with_provider(details.provider.clone())
+            .with_protocol_versions(details.versions);
         builder.map(|builder| builder.with_root_certificates(RootCertStore::empty())).is_ok()
     }
 

@@ -16,7 +16,7 @@ use reqwest::Url;
 
 /// Which proxy is for which address.
 #[derive(Debug, Default)]
-pub(crate) struct Proxies {
+pub struct Proxies {
     http: Option<Url>,
     https: Option<Url>,
     direct: Vec<Direct>,
@@ -91,7 +91,7 @@ impl Proxies {
 }
 
 /// Returns a proxy's address without its user.
-pub(crate) fn shown(proxy: &Url) -> String {
+pub fn shown(proxy: &Url) -> String {
     let host = proxy.host_str().unwrap_or_default();
     proxy.port_or_known_default().map_or(host.to_owned(), |port| format!("{host}:{port}"))
 }

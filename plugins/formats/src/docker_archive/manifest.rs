@@ -3,12 +3,13 @@
 //! # Source
 //! Docker image specification 1.2, "Combined Image JSON + Filesystem Changeset Format".
 
-use diolkos_formats::tar::TarFile;
 use diolkos_sdk::{Error, ErrorKind, Reference, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::tar::TarFile;
+
 /// The name of the list.
-pub(crate) const NAME: &str = "manifest.json";
+pub const NAME: &str = "manifest.json";
 /// The largest list that is read, in bytes.
 const MAX_SIZE: u64 = 16 << 20;
 /// How many references an error lists.
@@ -16,9 +17,12 @@ const SHOWN: usize = 8;
 
 /// Which image of an archive is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Choice {
+pub enum Choice {
+    /// The only one.
     Only,
+    /// The one of that name.
     Reference(Reference),
+    /// By its position in the list, counted from 0.
     Position(usize),
 }
 
@@ -26,9 +30,10 @@ pub(crate) enum Choice {
 /// Docker gives them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Image {
+pub struct Image {
     /// The name of the config's file.
     pub config: String,
+    /// The names that the image has.
     #[serde(default)]
     pub repo_tags: Option<Vec<String>>,
     /// The names of the layers' files, the base first.
@@ -38,7 +43,7 @@ pub(crate) struct Image {
 
 /// All images of an archive.
 #[derive(Debug)]
-pub(crate) struct Images(Vec<Image>);
+pub struct Images(Vec<Image>);
 
 impl Images {
     /// Reads the list.
@@ -139,7 +144,7 @@ fn parse_tag(tag: &str, position: usize) -> Result<Reference> {
 }
 
 /// Writes JSON without white space.
-pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+pub fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value)
         .map_err(|error| Error::new(ErrorKind::Internal, "cannot write JSON").with_source(error))
 }

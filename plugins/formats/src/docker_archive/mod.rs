@@ -1,0 +1,14 @@
+//! What `docker save` writes and `docker load` reads: images in a tar archive, each with a config
+//! and layers, and a list of them.
+//!
+//! - `manifest`: `manifest.json`, the list.
+//! - `source`: reading an image, whose manifest is made from the list and the config.
+//!
+//! # Source
+//! Docker image specification 1.2, "Combined Image JSON + Filesystem Changeset Format".
+
+mod manifest;
+mod source;
+
+pub use manifest::{Choice, Image, Images, NAME, to_json};
+pub use source::{ArchiveSource, sha256};

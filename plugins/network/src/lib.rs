@@ -1,0 +1,10 @@
+//! What plugins share that reach servers.
+//!
+//! - [`tls`]: which certificates are believed, and which are shown; [`x509`] reads them.
+//! - [`proxies`]: the ways around.
+//!
+//! Nothing here sends a request; what a server is asked, and how often, is each plugin's own.
+
+pub mod proxies;
+pub mod tls;
+mod x509;
