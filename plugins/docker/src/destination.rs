@@ -283,7 +283,7 @@ impl Destination for DockerDestination {
             return Ok(Committed::default());
         }
         let name = self.repository.name.with_digest(top.digest.clone());
-        Ok(Committed { details: Some(format!("//{}", crate::reference::shown(&name))) })
+        Ok(Committed { details: Some(format!("//{}", name.familiar())) })
     }
 }
 

@@ -55,7 +55,7 @@ fn parse(details: &str) -> Result<Reference> {
         return Err(invalid(
             "Docker references with both a tag and digest are currently not supported".into(),
         )
-        .with_hint(format!("leave the tag out: `docker://{}`", shown(&without_tag))));
+        .with_hint(format!("leave the tag out: `docker://{}`", without_tag.familiar())));
     }
     Ok(name.or_latest())
 }
@@ -70,60 +70,15 @@ fn reference(text: &str) -> Result<Reference> {
     })
 }
 
-/// Returns a reference as users write it.
-pub(crate) fn shown(name: &Reference) -> String {
-    let mut text = name.familiar_name();
-    // A name without the domain must not look like one that has another domain.
-    if name.domain() == "docker.io" && needs_domain(&text) {
-        text = name.name();
-    }
-    if let Some(tag) = name.tag() {
-        text = format!("{text}:{tag}");
-    }
-    if let Some(digest) = name.digest() {
-        text = format!("{text}@{digest}");
-    }
-    text
-}
-
-/// Tells whether a familiar name would be read as another one.
-fn needs_domain(familiar: &str) -> bool {
-    familiar.parse::<Reference>().map_or(true, |name| name.domain() != "docker.io")
-}
-
-/// Returns the scopes of policy.json above a reference, most specific first.
-fn namespaces(name: &Reference) -> Vec<String> {
-    let full = name.name();
-    let mut scopes = vec![full.clone()];
-    let mut rest = full.as_str();
-    while let Some((parent, _)) = rest.rsplit_once('/') {
-        scopes.push(parent.to_owned());
-        rest = parent;
-    }
-    // Wildcards never carry a port.
-    let mut host = match rest.rsplit_once(':') {
-        Some((host, _)) if !rest.starts_with('[') => host,
-        _ => rest,
-    };
-    if host.starts_with('[') {
-        return scopes;
-    }
-    while let Some((_, parent)) = host.split_once('.') {
-        scopes.push(format!("*.{parent}"));
-        host = parent;
-    }
-    scopes
-}
-
 impl ImageRef for DockerRef {
     fn names(&self) -> Names {
         let unknown = self.name.tag().is_none() && self.name.digest().is_none();
         let suffix = if unknown { UNKNOWN_DIGEST } else { "" };
         Names {
-            details: format!("//{}{suffix}", shown(&self.name)),
+            details: format!("//{}{suffix}", self.name.familiar()),
             docker_reference: Some(self.name.to_string()),
             policy_identity: if unknown { String::new() } else { self.name.to_string() },
-            policy_namespaces: namespaces(&self.name),
+            policy_namespaces: self.name.policy_namespaces(),
             location: Some(Location {
                 scope: self.name.domain().to_owned(),
                 place: self.name.path().to_owned(),

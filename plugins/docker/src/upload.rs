@@ -155,7 +155,7 @@ impl Upload {
         let single = single.is_some();
         let repository = self.uploads.repository.clone();
         let answer = tokio::spawn(async move { repository.send(request).await });
-        self.sending = Some(Sending { parts, answer, single });
+        self.sending = Some(Sending::new(parts, answer, single));
         Ok(())
     }
 

@@ -62,6 +62,51 @@ impl Reference {
         }
     }
 
+    /// Returns the whole reference as Docker shows it, and as users write it: without `docker.io/`
+    /// and `library/`, unless it would then be read as another one.
+    pub fn familiar(&self) -> String {
+        let mut text = self.familiar_name();
+        let is_other =
+            |text: &str| text.parse::<Self>().map_or(true, |it| it.domain != self.domain);
+        if self.domain == "docker.io" && is_other(&text) {
+            text = self.name();
+        }
+        if let Some(tag) = &self.tag {
+            text = format!("{text}:{tag}");
+        }
+        if let Some(digest) = &self.digest {
+            text = format!("{text}@{digest}");
+        }
+        text
+    }
+
+    /// Returns the scopes of policy.json above this reference, most specific first.
+    ///
+    /// # Source
+    /// containers-policy.json(5), `docker:`.
+    pub fn policy_namespaces(&self) -> Vec<String> {
+        let full = self.name();
+        let mut scopes = vec![full.clone()];
+        let mut rest = full.as_str();
+        while let Some((parent, _)) = rest.rsplit_once('/') {
+            scopes.push(parent.to_owned());
+            rest = parent;
+        }
+        // Wildcards never carry a port.
+        let mut host = match rest.rsplit_once(':') {
+            Some((host, _)) if !rest.starts_with('[') => host,
+            _ => rest,
+        };
+        if host.starts_with('[') {
+            return scopes;
+        }
+        while let Some((_, parent)) = host.split_once('.') {
+            scopes.push(format!("*.{parent}"));
+            host = parent;
+        }
+        scopes
+    }
+
     /// Returns this reference without tag and digest.
     #[must_use]
     pub fn without_tag_and_digest(&self) -> Self {
