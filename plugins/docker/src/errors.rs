@@ -9,16 +9,14 @@
 //! # Source
 //! OCI distribution-spec 1.1, "Error Codes"; the words are those of the Go programs of the field.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
-use diolkos_network::proxies::{self, Proxies};
+use diolkos_network::failures::{Cause, Hints};
 use diolkos_sdk::{Error, ErrorKind};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
-use rustls::{AlertDescription, CertificateError};
 use serde_json::Value;
 
 use crate::challenge::Challenge;
@@ -219,7 +217,7 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// Makes the error of a request that got no answer.
 pub(crate) fn of_transport(method: &Method, url: &Url, error: &reqwest::Error) -> Error {
-    let cause = cause(url, error);
+    let cause = Cause::of(url, error, &HINTS);
     let shown = redact(url);
     let mut verb = method.as_str().to_ascii_lowercase();
     if let Some(first) = verb.get_mut(..1) {
@@ -232,201 +230,16 @@ pub(crate) fn of_transport(method: &Method, url: &Url, error: &reqwest::Error) -
     result
 }
 
-struct Cause {
-    kind: ErrorKind,
-    text: String,
-    hint: Option<&'static str>,
-}
-
-impl Cause {
-    fn passing(text: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Unavailable, text: text.into(), hint: None }
-    }
-
-    fn lasting(text: impl Into<String>, hint: Option<&'static str>) -> Self {
-        Self { kind: ErrorKind::InvalidInput, text: text.into(), hint }
-    }
-}
-
-const NOT_LISTENING: &str = "check the registry's host and port, and that it is running";
-const NO_HOST: &str = "check the registry's name, and that this machine can resolve names";
-const WITHOUT_TLS: &str =
-    "give --tls-verify=false if the registry is meant to be reached without TLS";
-const UNKNOWN_AUTHORITY: &str = "put the authority's certificate as NAME.crt into a directory and \
-     give it with --cert-dir, or give --tls-verify=false if the network is trusted";
-
-const CLIENT_CERTIFICATE: &str = "the registry wants a client's certificate that it knows: put \
-     NAME.cert and NAME.key into a directory and give it with --cert-dir";
-
-fn cause(url: &Url, error: &reqwest::Error) -> Cause {
-    let host = url.host_str().unwrap_or_default();
-    if let Some(error) = find::<rustls::Error>(error) {
-        return tls_cause(host, error);
-    }
-    let texts = texts(error);
-    let has = |words: &str| texts.iter().any(|text| text.contains(words));
-    let proxy = Proxies::current().of(url).filter(|_| error.is_connect());
-    if let Some(proxy) = proxy {
-        return proxy_cause(proxy, url, error, &texts);
-    }
-    if has("failed to lookup address") || has("dns error") {
-        let words = "Temporary failure in name resolution";
-        return if has(words) || has("Try again") {
-            Cause { hint: Some(NO_HOST), ..Cause::passing(format!("lookup {host}: {words}")) }
-        } else {
-            Cause::lasting(format!("lookup {host}: no such host"), Some(NO_HOST))
-        };
-    }
-    let port = url.port_or_known_default().unwrap_or_default();
-    if error.is_timeout() {
-        return Cause::passing(if error.is_connect() {
-            format!("dial tcp {host}:{port}: i/o timeout")
-        } else {
-            "timeout: no data for a long time".to_owned()
-        });
-    }
-    if let Some(io) = find::<std::io::Error>(error) {
-        use std::io::ErrorKind as Io;
-        let dial = if error.is_connect() {
-            format!("dial tcp {host}:{port}: connect: ")
-        } else {
-            String::new()
-        };
-        return match io.kind() {
-            Io::ConnectionRefused => Cause {
-                hint: Some(NOT_LISTENING),
-                ..Cause::passing(format!("{dial}connection refused"))
-            },
-            Io::ConnectionReset => Cause::passing(format!("{dial}connection reset by peer")),
-            Io::BrokenPipe => Cause::passing(format!("{dial}broken pipe")),
-            Io::UnexpectedEof => Cause::passing(format!("{dial}unexpected EOF")),
-            Io::TimedOut => Cause::passing(format!("{dial}i/o timeout")),
-            _ => Cause::passing(format!("{dial}{io}")),
-        };
-    }
-    if has("connection closed before message completed") || has("end of file before message length")
-    {
-        return Cause::passing("unexpected EOF");
-    }
-    // reqwest's own level repeats the URL, query included: only what is below it is shown.
-    Cause::passing(texts.last().cloned().unwrap_or_else(|| "the request failed".to_owned()))
-}
-
-/// Says why a connection could not be made through a proxy.
-fn proxy_cause(proxy: &Url, url: &Url, error: &reqwest::Error, texts: &[String]) -> Cause {
-    use std::io::ErrorKind as Io;
-    let address = proxies::shown(proxy);
-    let has = |words: &str| texts.iter().any(|text| text.contains(words));
-    let io = find::<std::io::Error>(error).map(std::io::Error::kind);
-    let connect = |why: &str| format!("proxyconnect tcp: dial tcp {address}: {why}");
-    let host = url.host_str().unwrap_or_default();
-    let text = if has("failed to lookup address") || has("dns error") {
-        connect("no such host")
-    } else if error.is_timeout() || io == Some(Io::TimedOut) {
-        connect("i/o timeout")
-    } else if io == Some(Io::ConnectionRefused) {
-        connect("connect: connection refused")
-    } else {
-        let last = texts.last().map_or("the connection failed", String::as_str);
-        format!("proxy {address} did not connect to {host}: {last}")
-    };
-    let hint = "check HTTP_PROXY and HTTPS_PROXY, or name the registry's host in NO_PROXY";
-    Cause { hint: Some(hint), ..Cause::passing(text) }
-}
-
-fn tls_cause(host: &str, error: &rustls::Error) -> Cause {
-    use rustls::Error as Tls;
-    match error {
-        Tls::InvalidMessage(_) => {
-            Cause::lasting("http: server gave HTTP response to HTTPS client", Some(WITHOUT_TLS))
-        }
-        Tls::InvalidCertificate(error) => {
-            let prefix = "tls: failed to verify certificate: x509:";
-            match error {
-                CertificateError::Expired
-                | CertificateError::ExpiredContext { .. }
-                | CertificateError::NotValidYet
-                | CertificateError::NotValidYetContext { .. } => Cause::lasting(
-                    format!("{prefix} certificate has expired or is not yet valid"),
-                    None,
-                ),
-                CertificateError::NotValidForName
-                | CertificateError::NotValidForNameContext { .. } => {
-                    Cause::lasting(format!("{prefix} certificate is not valid for {host}"), None)
-                }
-                CertificateError::UnknownIssuer | CertificateError::BadSignature => Cause::lasting(
-                    format!("{prefix} certificate signed by unknown authority"),
-                    Some(UNKNOWN_AUTHORITY),
-                ),
-                other if format!("{other:?}").contains("CaUsedAsEndEntity") => Cause::lasting(
-                    format!("{prefix} certificate signed by unknown authority"),
-                    Some(UNKNOWN_AUTHORITY),
-                ),
-                other => Cause::lasting(format!("{prefix} {other}"), None),
-            }
-        }
-        Tls::AlertReceived(AlertDescription::ProtocolVersion) => {
-            Cause::lasting("remote error: tls: protocol version not supported", None)
-        }
-        Tls::AlertReceived(AlertDescription::HandshakeFailure) => {
-            Cause::lasting("remote error: tls: handshake failure", None)
-        }
-        Tls::AlertReceived(AlertDescription::CertificateRequired) => {
-            Cause::lasting("remote error: tls: certificate required", Some(CLIENT_CERTIFICATE))
-        }
-        Tls::AlertReceived(AlertDescription::UnknownCA) => Cause::lasting(
-            "remote error: tls: unknown certificate authority",
-            Some(CLIENT_CERTIFICATE),
-        ),
-        Tls::AlertReceived(AlertDescription::BadCertificate) => {
-            Cause::lasting("remote error: tls: bad certificate", Some(CLIENT_CERTIFICATE))
-        }
-        Tls::PeerIncompatible(why) => Cause::lasting(
-            format!("tls: protocol version not supported or no common cipher ({why:?})"),
-            None,
-        ),
-        other => Cause::lasting(format!("tls: {other}"), None),
-    }
-}
-
-/// Finds an error of a type in a chain, inside I/O errors too.
-pub(crate) fn find<'a, E: StdError + 'static>(
-    error: &'a (dyn StdError + 'static),
-) -> Option<&'a E> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref::<E>() {
-            return Some(found);
-        }
-        // An I/O error's `source` skips the error it wraps.
-        next = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
-            Some(inner) => Some(inner as &(dyn StdError + 'static)),
-            None => error.source(),
-        };
-    }
-    None
-}
-
-/// Tells whether the host's name could not be found.
-pub(crate) fn is_unknown_host(error: &reqwest::Error) -> bool {
-    mentions(error, "failed to lookup address") || mentions(error, "dns error")
-}
-
-/// Tells whether one of the messages below the outermost holds these words.
-pub(crate) fn mentions(error: &reqwest::Error, words: &str) -> bool {
-    texts(error).iter().any(|text| text.contains(words))
-}
-
-/// Returns the messages below the outermost level.
-fn texts(error: &reqwest::Error) -> Vec<String> {
-    let mut texts = Vec::new();
-    let mut next = error.source();
-    while let Some(error) = next {
-        texts.push(error.to_string());
-        next = error.source();
-    }
-    texts
-}
+const HINTS: Hints = Hints {
+    not_listening: "check the registry's host and port, and that it is running",
+    no_host: "check the registry's name, and that this machine can resolve names",
+    without_tls: "give --tls-verify=false if the registry is meant to be reached without TLS",
+    unknown_authority: "put the authority's certificate as NAME.crt into a directory and give it \
+                        with --cert-dir, or give --tls-verify=false if the network is trusted",
+    client_certificate: "the registry wants a client's certificate that it knows: put NAME.cert \
+                         and NAME.key into a directory and give it with --cert-dir",
+    proxy: "check HTTP_PROXY and HTTPS_PROXY, or name the registry's host in NO_PROXY",
+};
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use diolkos_network::failures;
 use diolkos_network::proxies::Proxies;
 use diolkos_sdk::{Error, ErrorKind, Host, Result};
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION};
@@ -268,13 +269,13 @@ impl Failure {
             Self::Idle(_) => return Some(Why::Silent),
             Self::Http(error) => error,
         };
-        if errors::find::<rustls::Error>(error).is_some() || errors::is_unknown_host(error) {
+        if failures::find::<rustls::Error>(error).is_some() || failures::is_unknown_host(error) {
             return None;
         }
         if !error.is_connect() {
             return Some(if error.is_timeout() { Why::Silent } else { Why::Failed });
         }
-        errors::find::<std::io::Error>(error)
+        failures::find::<std::io::Error>(error)
             .filter(|io| matches!(io.kind(), Io::ConnectionReset | Io::UnexpectedEof))
             .map(|_| Why::Failed)
     }
@@ -283,12 +284,12 @@ impl Failure {
     /// refuses ours, has TLS: what it is asked must not go there in the clear.
     fn may_be_http(&self, http: &Url) -> bool {
         let Self::Http(error) = self else { return false };
-        let speaks_tls = errors::find::<rustls::Error>(error)
+        let speaks_tls = failures::find::<rustls::Error>(error)
             .is_some_and(|error| !matches!(error, rustls::Error::InvalidMessage(_)));
         // What a proxy says is not what the registry says.
-        let is_of_proxy = errors::mentions(error, "tunnel");
+        let is_of_proxy = failures::mentions(error, "tunnel");
         // A proxy may know names that we do not.
-        let is_nowhere = errors::is_unknown_host(error) && Proxies::current().of(http).is_none();
+        let is_nowhere = failures::is_unknown_host(error) && Proxies::current().of(http).is_none();
         error.is_connect() && !speaks_tls && !is_of_proxy && !is_nowhere
     }
 }
@@ -304,9 +305,9 @@ fn is_stale(error: &reqwest::Error) -> bool {
     use std::io::ErrorKind as Io;
     !error.is_connect()
         && !error.is_timeout()
-        && (errors::find::<std::io::Error>(error)
+        && (failures::find::<std::io::Error>(error)
             .is_some_and(|io| matches!(io.kind(), Io::ConnectionReset | Io::BrokenPipe))
-            || errors::mentions(error, "connection closed before message completed"))
+            || failures::mentions(error, "connection closed before message completed"))
 }
 
 /// Returns where an answer redirects to, if it does and the request can be sent there.
