@@ -3,6 +3,7 @@
 //! A blob that is not changed goes the way in `keep`, which goes on where either side broke off.
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
@@ -16,6 +17,7 @@ use super::plan::{Action, LayerRules, bytes};
 use super::progress::Counter;
 use super::reader::ResumingReader;
 use super::retry::Retry;
+use super::spool::Spool;
 use super::turns;
 use super::verify::{Hasher, Verifier};
 use super::{embedded, files};
@@ -38,6 +40,8 @@ pub(super) struct BlobCopy<'a> {
     pub locations: Vec<Location>,
     pub retry: Retry<'a>,
     pub counter: Counter,
+    /// Where the blob may wait, if the destination must know its size first.
+    pub spool: Option<&'a Path>,
     /// Ends what waits for either side, once the copy cannot succeed any more.
     pub abort: &'a AtomicBool,
 }
@@ -156,7 +160,10 @@ impl BlobCopy<'_> {
         })
     }
 
-    pub(super) fn begin(&self, digest: Option<&Digest>) -> Result<Option<Box<dyn BlobWriter>>> {
+    pub(super) fn begin(
+        &self,
+        digest: Option<&Digest>,
+    ) -> Result<Option<Box<dyn BlobWriter + '_>>> {
         let incoming = BlobIncoming {
             digest: digest.cloned(),
             size: digest.and(self.blob.size),
@@ -164,7 +171,12 @@ impl BlobCopy<'_> {
             role: self.role,
             locations: self.locations.clone(),
         };
-        self.destination.put_blob(&incoming).map_err(|error| self.writing(error))
+        match self.spool {
+            Some(dir) if incoming.size.is_none() => Spool::begin(self.destination, incoming, dir)
+                .map(|spool| Some(Box::new(spool) as Box<dyn BlobWriter>)),
+            _ => self.destination.put_blob(&incoming),
+        }
+        .map_err(|error| self.writing(error))
     }
 
     pub(super) fn open(&self) -> Result<Blob> {
@@ -212,7 +224,7 @@ impl BlobCopy<'_> {
         started: Started,
         size: Option<u64>,
         found: Option<Compression>,
-        mut writer: Box<dyn BlobWriter>,
+        mut writer: Box<dyn BlobWriter + '_>,
     ) -> Result<BlobCopied> {
         let verifier = Verifier::new(&self.blob.digest, size);
         let files = started.reader.extent().is_some() && writer.file().is_some();
@@ -289,7 +301,7 @@ impl BlobCopy<'_> {
         size: Option<u64>,
         found: Compression,
         action: Action,
-        mut writer: Box<dyn BlobWriter>,
+        mut writer: Box<dyn BlobWriter + '_>,
     ) -> Result<BlobCopied> {
         let level = self.rules.and_then(|rules| rules.level);
         let (sums, written) = std::thread::scope(|scope| -> Result<_> {

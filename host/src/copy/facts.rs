@@ -93,7 +93,7 @@ impl<'a> Copier<'a> {
             manifest.can_convert_to(to)?;
         }
         let rules = (cannot_modify.is_none() && manifest.is_container_image())
-            .then(|| LayerRules::new(self.accepts.layer_form, self.request));
+            .then(|| LayerRules::new(self.accepts.layer_form, self.request, &types));
         Ok(Image {
             manifest,
             layers,

@@ -36,7 +36,7 @@ impl BlobCopy<'_> {
         &'a self,
         mut started: Started,
         verifier: Verifier<'a>,
-        mut writer: Box<dyn BlobWriter>,
+        mut writer: Box<dyn BlobWriter + 'a>,
     ) -> Result<Option<u64>> {
         let mut history = History::new(verifier);
         let (mut received, mut furthest, mut breaks) = (0, 0_u64, 0);
@@ -108,7 +108,7 @@ impl BlobCopy<'_> {
         started: Started,
         received: u64,
         history: &mut History<'_>,
-        mut writer: Box<dyn BlobWriter>,
+        mut writer: Box<dyn BlobWriter + '_>,
     ) -> Result<u64, Failure> {
         // Said at once: the scope ends only when the source has stopped too.
         let writing = |error| {

@@ -28,12 +28,14 @@ mod reader;
 mod request;
 pub(crate) mod retry;
 mod reuse;
+mod spool;
 mod transfer;
 mod turns;
 mod verify;
 mod write;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -162,6 +164,8 @@ struct Opened {
     destination_side: Side,
     host: Host,
     abort: Arc<AtomicBool>,
+    /// Where blobs may wait.
+    temp_dir: PathBuf,
     /// The top-level manifest.
     top: RawManifest,
     /// What the destination's reference names now, where that was asked and answered.
@@ -234,6 +238,7 @@ fn open(
         destination_side,
         host,
         abort,
+        temp_dir: destination.session.temp_dir.clone(),
         top,
         current,
     })
@@ -265,6 +270,7 @@ impl Opened {
             cache,
             progress,
             host: self.host.clone(),
+            temp_dir: &self.temp_dir,
             abort: self.abort.clone(),
             written: Mutex::new(HashMap::new()),
         }

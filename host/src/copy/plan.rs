@@ -36,11 +36,14 @@ pub(super) struct LayerRules {
     pub level: Option<i32>,
     /// Only layers in the named format will do.
     pub force: bool,
+    /// Whether the manifest has a word for layers in zstd.
+    names_zstd: bool,
 }
 
 impl LayerRules {
-    /// Joins what the destination prefers and what the user asked for.
-    pub(super) fn new(form: LayerForm, request: &CopyRequest) -> Self {
+    /// Joins what the destination prefers and what the user asked for, for a manifest that is
+    /// written in one of these types.
+    pub(super) fn new(form: LayerForm, request: &CopyRequest, types: &[String]) -> Self {
         let form = match (form, request.layers) {
             (LayerForm::Preserve, LayerRequest::Compress) => LayerForm::Compress,
             (LayerForm::Preserve, LayerRequest::Decompress) => LayerForm::Decompress,
@@ -51,6 +54,7 @@ impl LayerRules {
             named: request.compression,
             level: request.compression_level,
             force: request.force_compression,
+            names_zstd: types.iter().any(|media_type| media_type == media_type::OCI_MANIFEST),
         }
     }
 
@@ -62,6 +66,8 @@ impl LayerRules {
             (LayerForm::Compress, found) if self.named.is_some() && found != target => {
                 Action::Recompress(target)
             }
+            // As it is, it could not be named.
+            (LayerForm::Preserve, Compression::Zstd) if !self.names_zstd => Action::Decompress,
             (LayerForm::Decompress, found) if found != Compression::None => Action::Decompress,
             _ => Action::Keep,
         }
@@ -435,7 +441,8 @@ mod tests {
 
     #[test]
     fn layers_change_only_where_destination_or_user_want_it() {
-        let rules = |form, request: &CopyRequest| LayerRules::new(form, request);
+        let oci = [media_type::OCI_MANIFEST.to_owned()];
+        let rules = |form, request: &CopyRequest| LayerRules::new(form, request, &oci);
         let plain = CopyRequest::default();
         let gzip = Compression::Gzip;
         let zstd = Compression::Zstd;
@@ -448,6 +455,11 @@ mod tests {
         let preserve = rules(LayerForm::Preserve, &plain);
         assert_eq!(preserve.action(Compression::None), Action::Keep);
         assert_eq!(preserve.likely_action(None), Some(Action::Keep));
+        assert_eq!(preserve.action(zstd), Action::Keep);
+        let schema2 = [media_type::DOCKER_V2S2.to_owned()];
+        let schema2 = LayerRules::new(LayerForm::Preserve, &plain, &schema2);
+        assert_eq!(schema2.action(zstd), Action::Decompress, "schema 2 has no word for it");
+        assert_eq!(schema2.action(gzip), Action::Keep);
         let inflate = CopyRequest { layers: LayerRequest::Decompress, ..CopyRequest::default() };
         assert_eq!(rules(LayerForm::Preserve, &inflate).action(gzip), Action::Decompress);
         assert_eq!(rules(LayerForm::Compress, &inflate).action(gzip), Action::Keep);

@@ -4,6 +4,7 @@
 //! manifest's own way, in `write`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,6 +43,8 @@ pub(super) struct Copier<'a> {
     pub cache: &'a BlobCache,
     pub progress: &'a dyn Progress,
     pub host: Host,
+    /// Where blobs may wait whose size a destination wants to know first.
+    pub temp_dir: &'a Path,
     /// Makes `host` report cancellation, so that the other threads stop.
     pub abort: Arc<AtomicBool>,
     /// What became of blobs of this copy's earlier images.
@@ -299,6 +302,7 @@ impl Copier<'_> {
             locations,
             retry: self.retry(),
             counter,
+            spool: self.accepts.needs_size.then_some(self.temp_dir),
             abort: &self.abort,
         }
         .run()?;

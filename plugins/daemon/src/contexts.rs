@@ -9,10 +9,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use diolkos_formats::docker_archive::sha256;
 use diolkos_formats::files;
 use diolkos_sdk::{Error, ErrorKind, Result};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::endpoint::Tls;
 
@@ -82,8 +82,8 @@ pub(crate) fn is_default(name: &str) -> bool {
 /// # Errors
 /// [`ErrorKind::InvalidInput`] when there is none of that name, or it names no daemon.
 pub(crate) fn read(dir: &Path, name: &str) -> Result<Context> {
-    let id = format!("{:x}", Sha256::digest(name.as_bytes()));
-    let path = dir.join("contexts/meta").join(&id).join("meta.json");
+    let id = sha256(name.as_bytes());
+    let path = dir.join("contexts/meta").join(id.hex()).join("meta.json");
     let bytes = files::read_if_any(&path, MAX_FILE)?.ok_or_else(|| {
         let message = format!("the Docker context {name:?} does not exist");
         Error::new(ErrorKind::InvalidInput, message).with_hint(format!(
@@ -92,11 +92,12 @@ pub(crate) fn read(dir: &Path, name: &str) -> Result<Context> {
         ))
     })?;
     let meta: Meta = parse(&path, &bytes)?;
-    let docker = meta.endpoints.docker.filter(|docker| !docker.host.is_empty()).ok_or_else(|| {
-        let message = format!("the Docker context {name:?} names no daemon");
-        Error::new(ErrorKind::InvalidInput, message)
-    })?;
-    let files = dir.join("contexts/tls").join(id).join("docker");
+    let docker =
+        meta.endpoints.docker.filter(|docker| !docker.host.is_empty()).ok_or_else(|| {
+            let message = format!("the Docker context {name:?} names no daemon");
+            Error::new(ErrorKind::InvalidInput, message)
+        })?;
+    let files = dir.join("contexts/tls").join(id.hex()).join("docker");
     let has_files = is_there(&files)?;
     let tls = (has_files || docker.skip_tls_verify).then(|| Tls {
         verify: !docker.skip_tls_verify,
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     fn write(dir: &Path, name: &str, meta: &str) -> String {
-        let id = format!("{:x}", Sha256::digest(name.as_bytes()));
+        let id = sha256(name.as_bytes()).hex().to_owned();
         let folder = dir.join("contexts/meta").join(&id);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("meta.json"), meta).unwrap();

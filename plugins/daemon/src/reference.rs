@@ -35,8 +35,7 @@ impl DaemonRef {
         }
         let name: Reference = details.parse().map_err(|error: Error| {
             let message = error.message();
-            let why =
-                message.split_once(&format!("`{details}`: ")).map_or(message, |(_, why)| why);
+            let why = message.split_once(&format!("`{details}`: ")).map_or(message, |(_, why)| why);
             invalid(format!("invalid reference format: {why}"))
         })?;
         let familiar = name.familiar();
@@ -68,6 +67,10 @@ impl DaemonRef {
     }
 }
 
+fn daemon(session: &Session) -> Result<Daemon> {
+    Daemon::new(&Endpoint::find(&Options::of(session)?, &session.host)?, session)
+}
+
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidInput, message)
 }
@@ -85,8 +88,7 @@ impl ImageRef for DaemonRef {
     }
 
     fn open(&self, session: &Session) -> Result<Box<dyn Source>> {
-        let daemon = Daemon::new(&Endpoint::find(&Options::of(session)?, &session.host)?, session)?;
-        Ok(Box::new(source::open(&daemon, self, session)?))
+        Ok(Box::new(source::open(&daemon(session)?, self, session)?))
     }
 
     fn create(&self, session: &Session) -> Result<Box<dyn Destination>> {
@@ -99,7 +101,9 @@ impl ImageRef for DaemonRef {
                 )));
             }
         };
-        let daemon = Daemon::new(&Endpoint::find(&Options::of(session)?, &session.host)?, session)?;
+        let daemon = daemon(session)?;
+        // One that is not there is noticed before anything is read for it.
+        daemon.runtime().block_on(&session.host, daemon.version())?;
         Ok(Box::new(DaemonDestination::new(daemon, tagged.clone())))
     }
 

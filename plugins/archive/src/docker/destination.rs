@@ -5,14 +5,13 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use diolkos_formats::docker_archive::{self, Image, to_json};
+use diolkos_formats::docker_archive::{self, Blobs, config_name, layer_name, to_json};
 use diolkos_formats::tar::Member;
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
     Accepts, BlobIncoming, BlobRole, BlobWanted, BlobWriter, Committed, Descriptor, Destination,
     Digest, Error, ErrorKind, LayerForm, RawManifest, Reference, Result, Session, TopLevel,
 };
-use serde::Deserialize;
 
 use super::legacy::{Legacy, Repositories};
 use crate::output::Output;
@@ -28,18 +27,7 @@ pub(crate) struct ArchiveDestination {
 struct State {
     /// What the archive has by now.
     members: HashMap<Digest, Member>,
-    manifest: Option<Schema2>,
-}
-
-#[derive(Deserialize)]
-struct Schema2 {
-    config: Named,
-    layers: Vec<Named>,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    digest: Digest,
+    blobs: Option<Blobs>,
 }
 
 impl ArchiveDestination {
@@ -64,16 +52,6 @@ impl ArchiveDestination {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Where a layer is, by its digest. Not in a directory of its own: `docker load` takes each
-/// directory for an image.
-fn layer_name(digest: &Digest) -> String {
-    format!("{}.tar", digest.hex())
-}
-
-fn config_name(digest: &Digest) -> String {
-    format!("{}.json", digest.hex())
 }
 
 impl Destination for ArchiveDestination {
@@ -117,30 +95,24 @@ impl Destination for ArchiveDestination {
             let message = "Manifest lists are not supported for docker tar files";
             return Err(Error::unsupported(message));
         }
-        if manifest.media_type != media_type::DOCKER_V2S2 {
-            let message = "Unsupported manifest type, need a Docker schema 2 manifest";
-            return Err(Error::new(ErrorKind::ManifestRejected, message));
-        }
-        let parsed = serde_json::from_slice(&manifest.bytes).map_err(|error| {
-            Error::new(ErrorKind::Corrupt, "parsing manifest").with_source(error)
-        })?;
-        self.state().manifest = Some(parsed);
+        let blobs = Blobs::of(manifest)?;
+        self.state().blobs = Some(blobs);
         Ok(())
     }
 
     fn commit(self: Box<Self>, _: &TopLevel) -> Result<Committed> {
         let tar = Arc::clone(&self.output.tar);
-        let (image, config) = {
+        let (blobs, config) = {
             let mut state = self.state();
-            let image = state.manifest.take().ok_or_else(|| {
+            let blobs = state.blobs.take().ok_or_else(|| {
                 Error::new(ErrorKind::Internal, "commit of an archive without manifest")
             })?;
-            let config = state.members.get(&image.config.digest).copied().ok_or_else(|| {
+            let config = state.members.get(&blobs.config).copied().ok_or_else(|| {
                 Error::new(ErrorKind::Internal, "commit of an archive without config")
             })?;
-            (image, tar.read(config)?)
+            (blobs, tar.read(config)?)
         };
-        let layers: Vec<&Digest> = image.layers.iter().map(|layer| &layer.digest).collect();
+        let layers: Vec<&Digest> = blobs.layers.iter().collect();
         let mut repositories = Repositories::default();
         let legacy = Legacy::of(&layers, &config)?;
         legacy.write(&tar, layer_name)?;
@@ -152,11 +124,7 @@ impl Destination for ArchiveDestination {
                 repo_tags.push(text);
             }
         }
-        let list = [Image {
-            config: config_name(&image.config.digest),
-            repo_tags: Some(repo_tags),
-            layers: Some(layers.into_iter().map(layer_name).collect()),
-        }];
+        let list = [blobs.entry(repo_tags)];
         tar.add(docker_archive::NAME, &to_json(&list)?)?;
         tar.add("repositories", &to_json(&repositories)?)?;
         drop(tar);

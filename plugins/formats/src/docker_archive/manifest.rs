@@ -3,7 +3,8 @@
 //! # Source
 //! Docker image specification 1.2, "Combined Image JSON + Filesystem Changeset Format".
 
-use diolkos_sdk::{Error, ErrorKind, Reference, Result};
+use diolkos_sdk::model::media_type;
+use diolkos_sdk::{Digest, Error, ErrorKind, RawManifest, Reference, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::tar::TarFile;
@@ -39,6 +40,64 @@ pub struct Image {
     /// The names of the layers' files, the base first.
     #[serde(default)]
     pub layers: Option<Vec<String>>,
+}
+
+/// The blobs of an image that goes into an archive: what its schema 2 manifest names.
+#[derive(Debug)]
+pub struct Blobs {
+    /// The config.
+    pub config: Digest,
+    /// The layers, the base first.
+    pub layers: Vec<Digest>,
+}
+
+#[derive(Deserialize)]
+struct Schema2 {
+    config: Named,
+    layers: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    digest: Digest,
+}
+
+impl Blobs {
+    /// Reads an image's manifest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ManifestRejected`] for another type of manifest.
+    pub fn of(manifest: &RawManifest) -> Result<Self> {
+        if manifest.media_type != media_type::DOCKER_V2S2 {
+            let message = "Unsupported manifest type, need a Docker schema 2 manifest";
+            return Err(Error::new(ErrorKind::ManifestRejected, message));
+        }
+        let parsed: Schema2 = serde_json::from_slice(&manifest.bytes).map_err(|error| {
+            Error::new(ErrorKind::Corrupt, "parsing manifest").with_source(error)
+        })?;
+        let layers = parsed.layers.into_iter().map(|layer| layer.digest).collect();
+        Ok(Self { config: parsed.config.digest, layers })
+    }
+
+    /// Makes the image's entry in the list.
+    pub fn entry(&self, names: Vec<String>) -> Image {
+        Image {
+            config: config_name(&self.config),
+            repo_tags: Some(names),
+            layers: Some(self.layers.iter().map(layer_name).collect()),
+        }
+    }
+}
+
+/// Where a layer is, by its digest. Not in a directory of its own: `docker load` takes each
+/// directory for an image.
+pub fn layer_name(digest: &Digest) -> String {
+    format!("{}.tar", digest.hex())
+}
+
+/// Where a config is, by its digest.
+pub fn config_name(digest: &Digest) -> String {
+    format!("{}.json", digest.hex())
 }
 
 /// All images of an archive.

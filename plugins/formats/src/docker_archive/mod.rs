@@ -10,5 +10,5 @@
 mod manifest;
 mod source;
 
-pub use manifest::{Choice, Image, Images, NAME, to_json};
+pub use manifest::{Blobs, Choice, Image, Images, NAME, config_name, layer_name, to_json};
 pub use source::{ArchiveSource, sha256};

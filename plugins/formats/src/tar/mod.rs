@@ -9,9 +9,11 @@
 //! large numbers as GNU tar writes them too.
 
 mod read;
+mod stream;
 mod write;
 
 pub use read::{Member, TarFile};
+pub use stream::{Sink, TarStream};
 pub use write::{MemberWriter, TarWriter};
 
 /// Tar consists of blocks of this size.

@@ -178,7 +178,7 @@ fn bad_header(error: io::Error) -> Error {
 }
 
 /// Makes all that stands before a file's bytes: its header, and a long name before that.
-fn head(name: &str, size: u64) -> Result<Vec<u8>> {
+pub(super) fn head(name: &str, size: u64) -> Result<Vec<u8>> {
     if name.len() <= SHORT_NAME {
         return Ok(header(name, tar::EntryType::Regular, size)?.as_bytes().to_vec());
     }

@@ -1,0 +1,323 @@
+//! Writing an image: an archive that the daemon loads, sent as its bytes come.
+//!
+//! Layers go as they are, compressed or not, the daemon takes both. The list of the image's parts
+//! goes last; without it nothing is loaded. A copy that is given up closes the connection within
+//! the archive, which the daemon then forgets.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use diolkos_formats::docker_archive::{Blobs, Image, NAME, config_name, layer_name, to_json};
+use diolkos_formats::tar::{Sink, TarStream};
+use diolkos_network::sending::{self, Part, Sending};
+use diolkos_sdk::model::media_type;
+use diolkos_sdk::{
+    Accepts, BlobIncoming, BlobRole, BlobSums, BlobWanted, BlobWriter, Committed, Descriptor,
+    Destination, Digest, Error, ErrorKind, LayerForm, RawManifest, Reference, Result, TopLevel,
+};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Method, RequestBuilder, Response};
+use serde::Deserialize;
+
+use crate::client::Daemon;
+
+/// Bytes that are handed to the connection at a time.
+const CHUNK: usize = 256 << 10;
+/// The longest line of an answer, in bytes.
+const MAX_LINE: usize = 64 << 10;
+
+/// An image that is being loaded.
+pub(crate) struct DaemonDestination {
+    daemon: Daemon,
+    name: Reference,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The archive; it is begun with its first member.
+    archive: Option<TarStream<Load>>,
+    /// What it has by now: names and sizes of its members.
+    members: HashMap<Digest, (String, u64)>,
+    /// How many members were begun.
+    begun: usize,
+    busy: bool,
+    blobs: Option<Blobs>,
+}
+
+impl DaemonDestination {
+    /// Prepares to load an image under a name with a tag. Nothing is sent yet.
+    pub fn new(daemon: Daemon, name: Reference) -> Self {
+        Self { daemon, name, state: Arc::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Destination for DaemonDestination {
+    fn accepts(&self) -> Accepts {
+        Accepts {
+            manifest_types: vec![media_type::DOCKER_V2S2.into()],
+            layer_form: LayerForm::Preserve,
+            signatures: Err("Storing signatures for docker tar files is not supported".into()),
+            several_images: false,
+            foreign_layers: false,
+            parallel_blobs: false,
+            needs_size: true,
+        }
+    }
+
+    fn reuse(&self, wanted: &BlobWanted) -> Result<Option<Descriptor>> {
+        let state = self.state();
+        let found = state.members.get(&wanted.blob.digest);
+        Ok(found.map(|(_, size)| Descriptor { size: Some(*size), ..wanted.blob.clone() }))
+    }
+
+    fn put_blob(&self, blob: &BlobIncoming) -> Result<Option<Box<dyn BlobWriter>>> {
+        let size = blob.size.ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "a blob for docker-daemon: has no size")
+        })?;
+        let mut state = self.state();
+        if blob.digest.as_ref().is_some_and(|digest| state.members.contains_key(digest)) {
+            return Ok(None);
+        }
+        if state.busy {
+            let message = "two blobs for docker-daemon: were written at once";
+            return Err(Error::new(ErrorKind::Internal, message));
+        }
+        state.begun += 1;
+        let name = match (&blob.digest, blob.role) {
+            (Some(digest), BlobRole::Config) => config_name(digest),
+            (Some(digest), BlobRole::Layer(_)) => layer_name(digest),
+            (None, _) => format!("blob-{}", state.begun),
+        };
+        if state.archive.is_none() {
+            state.archive = Some(TarStream::new(Load::begin(&self.daemon)?));
+        }
+        state.archive()?.begin(&name, size)?;
+        state.busy = true;
+        Ok(Some(Box::new(Member { state: Arc::clone(&self.state), name, size })))
+    }
+
+    fn put_manifest(&self, manifest: &RawManifest, instance: Option<&Digest>) -> Result<()> {
+        if instance.is_some() {
+            let message = "Manifest lists are not supported for docker tar files";
+            return Err(Error::unsupported(message));
+        }
+        let blobs = Blobs::of(manifest)?;
+        self.state().blobs = Some(blobs);
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>, _: &TopLevel) -> Result<Committed> {
+        let mut state = self.state();
+        let entry = state.entry(&self.name)?;
+        let mut archive = state.archive.take().ok_or_else(gone)?;
+        drop(state);
+        archive.add(NAME, &to_json(&[entry])?)?;
+        archive.end()?.answer()?;
+        Ok(Committed::default())
+    }
+}
+
+impl State {
+    fn archive(&mut self) -> Result<&mut TarStream<Load>> {
+        self.archive.as_mut().ok_or_else(gone)
+    }
+
+    /// Makes the image's entry in the list.
+    fn entry(&mut self, name: &Reference) -> Result<Image> {
+        let blobs = self.blobs.take().ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "commit of an image without manifest")
+        })?;
+        let member = |digest: &Digest| {
+            let found = self.members.get(digest).map(|(name, _)| name.clone());
+            found.ok_or_else(|| {
+                Error::new(ErrorKind::Internal, format!("commit of an image without {digest}"))
+            })
+        };
+        Ok(Image {
+            config: member(&blobs.config)?,
+            repo_tags: Some(vec![name.familiar()]),
+            layers: Some(blobs.layers.iter().map(member).collect::<Result<_>>()?),
+        })
+    }
+}
+
+fn gone() -> Error {
+    Error::new(ErrorKind::Internal, "an archive for docker-daemon: is not open")
+}
+
+/// A member of the archive that is being written.
+struct Member {
+    state: Arc<Mutex<State>>,
+    name: String,
+    size: u64,
+}
+
+impl BlobWriter for Member {
+    fn write(&mut self, chunk: &[u8]) -> Result<()> {
+        lock(&self.state).archive()?.write(chunk)
+    }
+
+    fn finish(self: Box<Self>, sums: &BlobSums) -> Result<()> {
+        let mut state = lock(&self.state);
+        state.archive()?.finish()?;
+        state.members.insert(sums.digest.clone(), (self.name.clone(), self.size));
+        Ok(())
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        lock(&self.state).busy = false;
+    }
+}
+
+/// A request whose body is an archive.
+struct Load {
+    daemon: Daemon,
+    /// `None` once the daemon has answered.
+    sending: Option<Sending<()>>,
+    buffer: Vec<u8>,
+}
+
+impl Load {
+    fn begin(daemon: &Daemon) -> Result<Self> {
+        let sending = daemon.runtime().block_on(daemon.host(), async {
+            let (parts, body) = sending::body();
+            let request = daemon.versioned(Method::POST, "/images/load", &[("quiet", "1")]).await?;
+            let request = request.header(CONTENT_TYPE, "application/x-tar").body(body);
+            let answer = tokio::spawn(load(daemon.clone(), request));
+            Ok(Sending::new(parts, answer))
+        })?;
+        let buffer = Vec::with_capacity(CHUNK);
+        Ok(Self { daemon: daemon.clone(), sending: Some(sending), buffer })
+    }
+
+    fn send(&mut self, part: Part) -> Result<()> {
+        let Some(sending) = &mut self.sending else { return Err(stopped()) };
+        let host = self.daemon.host().clone();
+        let handed = async { Ok(sending.hand_over(part).await) };
+        match self.daemon.runtime().block_on(&host, handed)? {
+            None => Ok(()),
+            Some(answer) => {
+                self.sending = None;
+                answer.and_then(|()| Err(stopped()))
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let bytes = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
+        self.send(Part::Bytes(bytes))
+    }
+
+    /// Ends the archive and waits for what the daemon makes of it.
+    fn answer(mut self) -> Result<()> {
+        self.flush()?;
+        self.send(Part::End)?;
+        let Some(sending) = &mut self.sending else { return Err(stopped()) };
+        self.daemon.runtime().block_on(self.daemon.host(), sending.answer())
+    }
+}
+
+impl Sink for Load {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(CHUNK - self.buffer.len()));
+            self.buffer.extend_from_slice(now);
+            if self.buffer.len() == CHUNK {
+                self.flush()?;
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Unavailable, "the daemon has stopped taking the image")
+}
+
+/// Sends the request, and reads what the daemon says meanwhile and at the end.
+async fn load(daemon: Daemon, request: RequestBuilder) -> Result<()> {
+    let loading = |error: Error| error.context("starting a load operation in docker engine");
+    let response = daemon.sent(request).await.map_err(loading)?;
+    let response = daemon.checked(response).await.map_err(loading)?;
+    read_lines(&daemon, response).await
+}
+
+/// A line of the daemon's answer, as far as it matters here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Line {
+    #[serde(rename = "errorDetail")]
+    detail: Option<Detail>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Detail {
+    #[serde(default)]
+    message: String,
+}
+
+impl Line {
+    /// Returns what went wrong, if something did.
+    pub fn error(self) -> Option<String> {
+        let detail = self.detail.map(|detail| detail.message);
+        detail.filter(|words| !words.is_empty()).or(self.error)
+    }
+}
+
+async fn read_lines(daemon: &Daemon, mut response: Response) -> Result<()> {
+    let mut line = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| daemon.unanswered(&error))? {
+        for byte in chunk {
+            if byte == b'\n' {
+                judge(daemon, &line)?;
+                line.clear();
+            } else if line.len() < MAX_LINE {
+                line.push(byte);
+            }
+        }
+    }
+    judge(daemon, &line)
+}
+
+fn judge(daemon: &Daemon, line: &[u8]) -> Result<()> {
+    let line = line.trim_ascii();
+    if line.is_empty() {
+        return Ok(());
+    }
+    daemon.host().debug(format!("the daemon says: {}", String::from_utf8_lossy(line)));
+    let parsed = serde_json::from_slice::<Line>(line).unwrap_or_default();
+    parsed.error().map_or(Ok(()), |words| {
+        Err(Error::new(ErrorKind::Io, format!("docker engine reported: {words:?}")))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_an_error_in_either_form() {
+        let error = |text: &str| serde_json::from_str::<Line>(text).unwrap().error();
+        assert_eq!(error(r#"{"errorDetail":{"message":"a"},"error":"b"}"#).as_deref(), Some("a"));
+        assert_eq!(error(r#"{"errorDetail":{"code":1},"error":"b"}"#).as_deref(), Some("b"));
+        assert_eq!(error(r#"{"error":"b"}"#).as_deref(), Some("b"));
+        assert_eq!(error(r#"{"stream":"Loaded image: a:1\n"}"#), None);
+    }
+}
