@@ -23,8 +23,28 @@ use crate::{Error, ErrorKind, Host, Result, ResultExt};
 const CANCEL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A tokio runtime with a few threads; clones share it.
+///
+/// The last clone may be dropped anywhere, also by a future that it runs itself; what still runs
+/// then is given up.
 #[derive(Clone)]
-pub struct Runtime(Arc<tokio::runtime::Runtime>);
+pub struct Runtime(Arc<Threads>);
+
+struct Threads(Option<tokio::runtime::Runtime>);
+
+impl Threads {
+    fn get(&self) -> &tokio::runtime::Runtime {
+        self.0.as_ref().expect("it is taken out when it is dropped, and not before")
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // To wait for it is forbidden to those that run on it.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
 
 /// A future that yields the next chunk of a blob, `None` at its end.
 pub type NextChunk<B> = Pin<Box<dyn Future<Output = Result<Option<B>>> + Send>>;
@@ -40,7 +60,7 @@ impl Runtime {
             .thread_name(name)
             .enable_all()
             .build()
-            .map(|runtime| Self(Arc::new(runtime)))
+            .map(|runtime| Self(Arc::new(Threads(Some(runtime)))))
             .context(|| "cannot start the threads for network requests")
     }
 
@@ -50,7 +70,7 @@ impl Runtime {
     /// The future's own, or [`ErrorKind::Cancelled`].
     pub fn block_on<T>(&self, host: &Host, future: impl Future<Output = Result<T>>) -> Result<T> {
         host.check_cancelled()?;
-        self.0.block_on(async {
+        self.0.get().block_on(async {
             let mut future = std::pin::pin!(future);
             loop {
                 match tokio::time::timeout(CANCEL_INTERVAL, future.as_mut()).await {
@@ -63,7 +83,7 @@ impl Runtime {
 
     /// Starts a future that goes on beside its caller; its result is dropped.
     pub fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(future);
+        self.0.get().spawn(future);
     }
 
     /// Makes a reader from a function that yields chunks of any length.
@@ -186,6 +206,22 @@ mod tests {
         let error = runtime.block_on(&host, std::future::pending::<Result<()>>()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         assert!(started.elapsed() < Duration::from_secs(5), "it noticed in time");
+    }
+
+    #[test]
+    fn a_future_may_hold_the_runtime_that_it_runs_on() {
+        let runtime = Runtime::new("test").unwrap();
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let (done, is_done) = std::sync::mpsc::channel();
+        let held = runtime.clone();
+        runtime.spawn(async move {
+            let _ = released.await;
+            let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(held)));
+            let _ = done.send(dropped.is_ok());
+        });
+        drop(runtime);
+        release.send(()).unwrap();
+        assert!(is_done.recv().unwrap(), "dropping it does not panic");
     }
 
     #[test]

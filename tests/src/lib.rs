@@ -6,8 +6,9 @@
 //! - [`Image`] and [`Layer`]: small real images, in every form they are stored in,
 //! - [`Registry`]: a registry in this process that counts requests and fails on demand,
 //! - [`Proxy`] and [`WebProxy`]: bad networks, and the proxies that the environment names,
-//! - [`DockerRegistry`] and [`Nginx`]: real servers, as processes of their own, with
+//! - [`DockerRegistry`], [`DockerDaemon`] and [`Nginx`]: real servers, as processes of their own, with
 //!   [`Authority`] for their certificates and [`TokenServer`] for their tokens,
+//! - [`ScriptedDaemon`]: what fails as a Docker daemon may,
 //! - [`require`]: other programs, whose absence skips a test, and fails it in CI.
 
 mod http;
@@ -20,6 +21,7 @@ mod peers;
 mod program;
 mod proxy;
 mod registry;
+mod scripted_daemon;
 mod servers;
 mod web_proxy;
 
@@ -31,7 +33,10 @@ pub use peers::{in_ci, is_root, require, require_root};
 pub use program::{Home, Outcome, Run, built_program};
 pub use proxy::{Network, Proxy};
 pub use registry::{Access, Answer, Fault, Logged, Manifest, Registry, Tokens};
-pub use servers::{Authority, DockerRegistry, KeyPair, Nginx, Site, Terms, TokenServer};
+pub use scripted_daemon::{Script, ScriptedDaemon};
+pub use servers::{
+    Authority, DockerDaemon, DockerRegistry, KeyPair, Nginx, Site, Terms, TokenServer,
+};
 pub use web_proxy::WebProxy;
 
 /// Returns the digest of some bytes.

@@ -9,8 +9,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use diolkos_tests::{
-    Fault, Format, Home, Image, Layer, LayerForm, Layout, Packing, Platform, Registry, Run as _,
-    require, require_root, sha256,
+    DockerDaemon, Fault, Format, Home, Image, Layer, LayerForm, Layout, Packing, Platform,
+    Registry, Run as _, require, require_root, sha256,
 };
 use serde_json::{Value, json};
 
@@ -194,67 +194,9 @@ fn podman_loads_what_we_write_and_we_read_what_it_saves() {
     }
 }
 
-/// A Docker daemon of its own, which is stopped when this is dropped.
-struct Daemon {
-    child: std::process::Child,
-    socket: std::path::PathBuf,
-    directory: tempfile::TempDir,
-}
-
-impl Daemon {
-    /// `None` where it is not installed, or this is not root.
-    fn start() -> Option<Self> {
-        let (program, _, true) = (require("dockerd")?, require("docker")?, require_root()) else {
-            return None;
-        };
-        // Socket paths are short.
-        let directory = tempfile::Builder::new().prefix("dd").tempdir_in("/tmp").unwrap();
-        let at = |name: &str| directory.path().join(name);
-        let socket = at("s");
-        let child = Command::new(program)
-            .arg("--data-root")
-            .arg(at("data"))
-            .arg("--exec-root")
-            .arg(at("exec"))
-            .arg("--pidfile")
-            .arg(at("pid"))
-            .arg("-H")
-            .arg(format!("unix://{}", socket.display()))
-            .args(["--iptables=false", "--bridge=none", "--storage-driver=vfs"])
-            .stdout(Stdio::null())
-            .stderr(File::create(at("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let daemon = Self { child, socket, directory };
-        let ready = |_: &u32| {
-            sleep(Duration::from_millis(100));
-            daemon.docker(&["version"]).output().is_ok_and(|said| said.status.success())
-        };
-        let log = daemon.directory.path().join("log");
-        let ready = (0..600).find(ready).is_some();
-        assert!(ready, "{}", fs::read_to_string(log).unwrap_or_default());
-        Some(daemon)
-    }
-
-    fn docker(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("docker");
-        command.arg("-H").arg(format!("unix://{}", self.socket.display())).args(arguments);
-        command.stdin(Stdio::null());
-        command
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // It has children of its own to stop.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn docker_loads_what_we_write_and_we_read_what_it_saves() {
-    let Some(daemon) = Daemon::start() else { return };
+    let Some(daemon) = DockerDaemon::start() else { return };
     let (home, _) = world();
     let expected = identity(&home, "oci:in:1");
     home.copy(&["--additional-tag=b:2"], "oci:in:1", "docker-archive:a.tar:a:1").expect_success();

@@ -24,6 +24,8 @@ use crate::ssh::Tunnel;
 
 /// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often the first request is sent.
+const PINGS: u32 = 3;
 /// How often a quiet connection is checked while a daemon works.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// The newest version of the API whose requests are as we make them.
@@ -144,7 +146,16 @@ impl Daemon {
     /// Returns the version of the API that is spoken; asked for once.
     pub async fn version(&self) -> Result<Version> {
         let ask = || async {
-            let response = self.sent(self.request(Method::GET, "/_ping")?).await?;
+            let mut tries = 0;
+            let response = loop {
+                tries += 1;
+                match self.request(Method::GET, "/_ping")?.send().await {
+                    Ok(response) => break response,
+                    // What a server says that does not want us may come too late to be read.
+                    Err(error) if tries < PINGS && !error.is_connect() => {}
+                    Err(error) => return Err(self.unanswered(&error)),
+                }
+            };
             let header = response.headers().get("api-version");
             let told = header.and_then(|value| Version::parse(value.to_str().ok()?));
             self.checked(response).await?;

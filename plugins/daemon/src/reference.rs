@@ -68,7 +68,10 @@ impl DaemonRef {
 }
 
 fn daemon(session: &Session) -> Result<Daemon> {
-    Daemon::new(&Endpoint::find(&Options::of(session)?, &session.host)?, session)
+    let endpoint = Endpoint::find(&Options::of(session)?, &session.host);
+    endpoint
+        .and_then(|endpoint| Daemon::new(&endpoint, session))
+        .map_err(|error| error.context("initializing docker engine client"))
 }
 
 fn invalid(message: String) -> Error {

@@ -4,6 +4,7 @@
 //! [`crate::require`] for the programs it needs before it starts any.
 
 mod certificates;
+mod docker_daemon;
 mod docker_registry;
 mod nginx;
 mod token_server;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 pub use certificates::{Authority, KeyPair};
+pub use docker_daemon::DockerDaemon;
 pub use docker_registry::{DockerRegistry, Terms};
 pub use nginx::{Nginx, Site};
 use tempfile::TempDir;

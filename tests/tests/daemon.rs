@@ -1,0 +1,517 @@
+//! Images in the Docker daemon: real ones beside `skopeo` and `docker`, and daemons that fail.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::Duration;
+
+use diolkos_tests::{
+    Authority, DockerDaemon, Fault, Format, Home, Image, Layer, LayerForm, Layout, Packing,
+    Platform, Registry, Run as _, Script, ScriptedDaemon, peak_memory, require, require_root,
+};
+use serde_json::Value;
+
+/// An image whose layers hold what real ones do, one of them twice.
+fn image(packing: Packing) -> Image {
+    let twice = || Layer::new().file("twice", "the same\n");
+    let base = Layer::new()
+        .directory("etc")
+        .file("etc/passwd", "root:x:0:0:root:/:/bin/sh\n")
+        .file_with_xattr("etc/marked", "marked\n", "user.diolkos", &[0, 1, 254, 255])
+        .hard_link("etc/shadow-copy", "etc/passwd")
+        .symlink("lib", "usr/lib")
+        .fifo("etc/pipe")
+        .file("empty", "")
+        .directory("opaque")
+        .file("opaque/old", vec![7; 300_000]);
+    let top = Layer::new()
+        .whiteout("etc/passwd")
+        .directory("opaque")
+        .opaque("opaque")
+        .program(&format!("opt/{}", "long-name-".repeat(18)), "#!/bin/sh\n");
+    let layers = [base, twice(), top, twice()].map(|layer| LayerForm::new(layer, packing));
+    Image::new(Format::Oci, Platform::AMD64, &layers)
+}
+
+/// Makes a home with that image in `oci:in:1`.
+fn world(packing: Packing) -> Home {
+    let home = Home::new();
+    image(packing).write_layout(&home.path("in"), "1").unwrap();
+    home
+}
+
+/// Returns what [`identity`] is of `oci:in:1` once it was a Docker image: a config that becomes an
+/// OCI one again has its members in another order.
+fn expected(home: &Home) -> (String, Value) {
+    home.copy(&[], "oci:in:1", "docker-archive:expected.tar").expect_success();
+    identity(home, &[], "docker-archive:expected.tar")
+}
+
+/// Returns the digest of the config in `oci:in:1`.
+fn id(home: &Home) -> String {
+    let manifest = Layout::new(&home.path("in")).manifest("1").unwrap();
+    manifest["config"]["digest"].as_str().unwrap().to_owned()
+}
+
+/// Returns the digest of an image's config, and the diff IDs in it, by way of a copy.
+fn identity(home: &Home, flags: &[&str], reference: &str) -> (String, Value) {
+    let to = home.path("identity");
+    let _ = fs::remove_dir_all(&to);
+    home.copy(flags, reference, "oci:identity:1").expect_success();
+    let layout = Layout::new(&to);
+    assert!(layout.unsound().unwrap().is_empty(), "{reference}");
+    let digest = layout.manifest("1").unwrap()["config"]["digest"].as_str().unwrap().to_owned();
+    let config: Value = serde_json::from_slice(&layout.blob(&digest).unwrap()).unwrap();
+    (digest, config["rootfs"]["diff_ids"].clone())
+}
+
+/// Runs a copy with one daemon on both sides.
+fn copy(home: &Home, host: &str, source: &str, destination: &str) {
+    let (from, to) = (format!("--src-daemon-host={host}"), format!("--dest-daemon-host={host}"));
+    home.copy(&[&from, &to], source, destination).expect_success();
+}
+
+#[test]
+fn an_image_survives_every_way_into_and_out_of_the_daemon() {
+    let Some(daemon) = DockerDaemon::start() else { return };
+    let registry = Registry::start().unwrap();
+    let host = daemon.host();
+    let from = format!("--src-daemon-host={host}");
+    for packing in [Packing::Gzip, Packing::Zstd, Packing::Plain] {
+        let home = world(packing);
+        let expected = expected(&home);
+        copy(&home, &host, "oci:in:1", "docker-daemon:app:1");
+        assert_eq!(identity(&home, &[&from], "docker-daemon:app:1"), expected);
+        let said = daemon.docker(&["image", "inspect", "app:1", "--format", "{{.Id}}"]).succeed();
+        let id = id(&home);
+        assert_eq!(said.stdout.trim(), id, "an image's ID is its config's digest");
+        // By its ID, and from one name to another.
+        let by_id = format!("docker-daemon:{id}");
+        assert_eq!(identity(&home, &[&from], &by_id), expected);
+        copy(&home, &host, "docker-daemon:app:1", "docker-daemon:r.example:5000/other:2");
+        assert_eq!(identity(&home, &[&from], "docker-daemon:r.example:5000/other:2"), expected);
+        let ways = ["docker-archive", "oci-archive", "dir", "docker", "oci"];
+        for (n, way) in ways.iter().enumerate() {
+            let between = match *way {
+                "docker" => registry.reference(&format!("app{n}:1")),
+                "dir" => "dir:way".to_owned(),
+                way => format!("{way}:way-{way}:x:1"),
+            };
+            copy(&home, &host, "docker-daemon:app:1", &between);
+            let used = daemon.docker(&["images", "-q", "app:1"]).succeed().stdout;
+            daemon.docker(&["rmi", "-f", used.trim()]).succeed();
+            copy(&home, &host, &between, "docker-daemon:app:1");
+            assert_eq!(identity(&home, &[&from], "docker-daemon:app:1"), expected, "{way}");
+        }
+        let used = daemon.docker(&["images", "-q", "app:1"]).succeed().stdout;
+        daemon.docker(&["rmi", "-f", used.trim()]).succeed();
+    }
+    // A tar archive of files becomes an image there, too.
+    let home = Home::new();
+    fs::write(home.path("files.tar"), Layer::new().file("a", "b").tar()).unwrap();
+    copy(&home, &host, "tarball:files.tar", "docker-daemon:files:1");
+    home.copy(&[], "tarball:files.tar", "docker-archive:files-1.tar").expect_success();
+    let files = identity(&home, &[], "docker-archive:files-1.tar");
+    assert_eq!(identity(&home, &[&from], "docker-daemon:files:1"), files);
+}
+
+#[test]
+fn skopeo_and_docker_see_what_we_see() {
+    let (Some(_), Some(daemon)) = (require("skopeo"), DockerDaemon::start()) else { return };
+    let home = world(Packing::Gzip);
+    let host = daemon.host();
+    let (from, to) = (format!("--src-daemon-host={host}"), format!("--dest-daemon-host={host}"));
+    let expected = expected(&home);
+    home.skopeo().args(["copy", &to, "oci:in:1", "docker-daemon:theirs:1"]).succeed();
+    assert_eq!(identity(&home, &[&from], "docker-daemon:theirs:1"), expected);
+    home.copy(&[&to], "oci:in:1", "docker-daemon:ours:1").expect_success();
+    home.skopeo().args(["copy", &from, "docker-daemon:ours:1", "dir:back"]).succeed();
+    home.copy(&[&from], "docker-daemon:ours:1", "dir:ours").expect_success();
+    let manifest = |dir: &str| fs::read_to_string(home.path(dir).join("manifest.json")).unwrap();
+    assert_eq!(manifest("back"), manifest("ours"));
+    let at = format!("--daemon-host={host}");
+    for arguments in [&["inspect"][..], &["inspect", "--raw"], &["inspect", "--config"]] {
+        let say = |mut program: Command| {
+            let mut said =
+                program.args(arguments).args([&at, "docker-daemon:ours:1"]).succeed().json();
+            // Debian's skopeo does not know it yet.
+            said.as_object_mut().unwrap().remove("LayersData");
+            said
+        };
+        assert_eq!(say(home.diolkos()), say(home.skopeo()), "{arguments:?}");
+    }
+    // What Docker made itself, with steps that made no layer.
+    fs::create_dir(home.path("context")).unwrap();
+    let file = "FROM scratch\nENV a=b\nADD Dockerfile /\nLABEL c=d\n";
+    fs::write(home.path("context/Dockerfile"), file).unwrap();
+    let context = home.path("context").display().to_string();
+    let mut build = daemon.docker(&["build", "-q", "-t", "built:1", &context]);
+    let said = build.env("DOCKER_BUILDKIT", "0").succeed();
+    let by_name = identity(&home, &[&from], "docker-daemon:built:1");
+    let by_id = format!("docker-daemon:{}", said.stdout.trim());
+    assert_eq!(identity(&home, &[&from], &by_id), by_name);
+    home.copy(&[&from, &to], &by_id, "docker-daemon:again:1").expect_success();
+    let again = daemon.docker(&["image", "inspect", "again:1", "--format", "{{.Id}}"]).succeed();
+    assert_eq!(again.stdout, said.stdout);
+    // What goes wrong is said in the same words.
+    let link = home.path("skopeo");
+    std::os::unix::fs::symlink(diolkos_tests::built_program(), &link).unwrap();
+    let nowhere = format!("--src-daemon-host=unix://{}", home.path("no.sock").display());
+    for arguments in [
+        ["copy", &from, "docker-daemon:nosuch:1", "dir:x"],
+        ["copy", &nowhere, "docker-daemon:ours:1", "dir:x"],
+        ["copy", "--src-daemon-host=tcp://127.0.0.1:1", "docker-daemon:ours:1", "dir:x"],
+        ["copy", "--src-daemon-host=foo", "docker-daemon:ours:1", "dir:x"],
+        ["copy", &from, "docker-daemon:ours", "dir:x"],
+        ["copy", &from, "docker-daemon:sha256:ab", "dir:x"],
+        ["copy", &from, "docker-daemon:UP:1", "dir:x"],
+        ["copy", &to, "oci:in:1", "docker-daemon:ours"],
+        ["delete", &at, "docker-daemon:ours:1", ""],
+    ] {
+        let arguments: Vec<&str> = arguments.into_iter().filter(|it| !it.is_empty()).collect();
+        let say = |mut program: Command| {
+            let said = program.args(&arguments).run().expect_code(1).stderr;
+            // The time is each program's own.
+            said.split_once("level=").map(|(_, rest)| rest.to_owned()).unwrap_or(said)
+        };
+        let mut ours = home.command(&link);
+        ours.arg("--insecure-policy").env("_CONTAINERS_ROOTLESS_UID", "1000");
+        ours.env("DIOLKOS_PLUGIN_PATH", diolkos_tests::built_program().parent().unwrap());
+        assert_eq!(say(ours), say(home.skopeo()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn layers_reach_the_daemon_without_a_copy_on_disk_or_in_memory() {
+    let daemon = ScriptedDaemon::start(Script::default()).unwrap();
+    let home = Home::new();
+    let noise = |seed| Layer::new().file("noise", diolkos_tests::noise(24 << 20, seed));
+    let layers =
+        [LayerForm::new(noise(1), Packing::Stored), LayerForm::new(noise(2), Packing::Plain)];
+    Image::new(Format::Oci, Platform::AMD64, &layers).write_layout(&home.path("in"), "1").unwrap();
+    let host = format!("--dest-daemon-host={}", daemon.host());
+    let mut command = home.copy_command(&[&host], "oci:in:1", "docker-daemon:app:1");
+    // There is no directory for temporary files.
+    command.args(["--tmpdir", "/diolkos-has-no-such"]);
+    let peak = peak_memory(&mut command);
+    assert!(peak < 40 << 20, "{peak} bytes");
+    let asked: Vec<String> = daemon.requests();
+    assert_eq!(asked, ["GET /_ping", "POST /v1.43/images/load?quiet=1"]);
+    let [archive] = &daemon.archives()[..] else { panic!("one archive is sent") };
+    fs::write(home.path("sent.tar"), archive).unwrap();
+    assert_eq!(identity(&home, &[], "docker-archive:sent.tar:app:1"), expected(&home));
+}
+
+#[test]
+fn a_layer_that_the_daemon_cannot_read_waits_until_its_size_is_known() {
+    let daemon = ScriptedDaemon::start(Script::default()).unwrap();
+    let home = world(Packing::Zstd);
+    let host = format!("--dest-daemon-host={}", daemon.host());
+    home.copy(&[&host], "oci:in:1", "docker-daemon:app:1").expect_success();
+    fs::write(home.path("sent.tar"), &daemon.archives()[0]).unwrap();
+    assert_eq!(identity(&home, &[], "docker-archive:sent.tar:app:1"), expected(&home));
+    assert_eq!(fs::read_dir(home.path("tmp")).unwrap().count(), 0, "nothing is left");
+    let nowhere = ["--tmpdir=/diolkos-has-no-such", &host];
+    home.copy(&nowhere, "oci:in:1", "docker-daemon:app:2")
+        .expect_code(1)
+        .expect_words(&["/diolkos-has-no-such", "no such file"]);
+    assert_eq!(daemon.archives().len(), 1);
+}
+
+#[test]
+fn a_daemon_that_fails_is_quoted_and_the_copy_with_it() {
+    let home = world(Packing::Gzip);
+    let error = r#"{"errorDetail":{"message":"no space left on device"},"error":"x"}"#;
+    let progress = "{\"status\":\"Loading layer\"}\r\n";
+    let load =
+        |stop_after, load: Option<(u16, String)>| Script { stop_after, load, ..Script::default() };
+    for (script, words) in [
+        (
+            load(None, Some((200, format!("{progress}{error}\r\n")))),
+            "docker engine reported: \"no space left on device\"",
+        ),
+        // Before it has all of the archive.
+        (load(Some(1000), Some((200, error.to_owned()))), "no space left on device"),
+        (
+            load(Some(1000), Some((500, r#"{"message":"invalid tar header"}"#.to_owned()))),
+            "Error response from daemon: invalid tar header",
+        ),
+        (load(Some(1000), Some((503, "busy".to_owned()))), "Error response from daemon: busy"),
+        (load(Some(1000), None), "error during connect to http://127.0.0.1:"),
+        (load(None, None), "error during connect to http://127.0.0.1:"),
+    ] {
+        let daemon = ScriptedDaemon::start(script.clone()).unwrap();
+        let host = format!("--dest-daemon-host={}", daemon.host());
+        home.copy(&[&host], "oci:in:1", "docker-daemon:app:1")
+            .expect_code(1)
+            .expect_words(&["destination: ", words]);
+    }
+    // What was saved, up to where something went wrong.
+    home.copy(&[], "oci:in:1", "docker-archive:whole.tar:app:1").expect_success();
+    let whole = fs::read(home.path("whole.tar")).unwrap();
+    let half = whole[..whole.len() / 2].to_vec();
+    let said = [&half[..], error.as_bytes()].concat();
+    let save = |status, body: &[u8], cut| Script {
+        save: (status, body.to_vec()),
+        cut,
+        ..Script::default()
+    };
+    for (script, words) in [
+        (save(200, &said, None), "docker engine reported: \"no space left on device\""),
+        (save(200, &half, None), "docker-daemon:app:1 is no sound tar archive"),
+        (save(200, &whole, Some(half.len())), "error during connect to http://127.0.0.1:"),
+        (save(200, b"", None), "docker-daemon:app:1 is no sound tar archive: it is empty"),
+        (save(200, b"<html>", None), "docker-daemon:app:1 is no sound tar archive"),
+        (save(404, br#"{"message":"no such image"}"#, None), "daemon: no such image"),
+        (save(500, b"", None), "daemon: 500 Internal Server Error"),
+    ] {
+        let daemon = ScriptedDaemon::start(script).unwrap();
+        let host = format!("--src-daemon-host={}", daemon.host());
+        home.copy(&[&host], "docker-daemon:app:1", "dir:out").expect_code(1).expect_words(&[
+            "source: ",
+            "loading image from docker engine",
+            words,
+        ]);
+        assert!(!home.path("out").join("manifest.json").exists());
+        assert_eq!(fs::read_dir(home.path("tmp")).unwrap().count(), 0, "nothing is left");
+    }
+}
+
+#[test]
+fn the_version_of_the_api_is_one_that_both_sides_know() {
+    let home = world(Packing::Gzip);
+    home.copy(&[], "oci:in:1", "docker-archive:whole.tar:app:1").expect_success();
+    let whole = fs::read(home.path("whole.tar")).unwrap();
+    for (version, platform, path) in [
+        (None, false, "/v1.24/images/get?names=app%3A1"),
+        (Some("1.43"), true, "/v1.43/images/get?names=app%3A1"),
+        (Some("1.48"), false, "/v1.48/images/get?names=app%3A1"),
+        (
+            Some("1.48"),
+            true,
+            "/v1.48/images/get?names=app%3A1&platform=%7B%22architecture%22%3A%22amd64%22%2C%22os\
+             %22%3A%22linux%22%7D",
+        ),
+        (Some("9.0"), false, "/v1.51/images/get?names=app%3A1"),
+    ] {
+        let script = Script { version, save: (200, whole.clone()), ..Script::default() };
+        let daemon = ScriptedDaemon::start(script).unwrap();
+        let mut command = home.diolkos();
+        if platform {
+            command.args(["--override-arch", "amd64", "--override-os", "linux"]);
+        }
+        command.args(["inspect", "--daemon-host", &daemon.host(), "docker-daemon:app:1"]).succeed();
+        assert_eq!(daemon.requests(), ["GET /_ping".to_owned(), format!("GET {path}")]);
+    }
+}
+
+/// Prepares a copy that is told nothing but by its environment.
+fn told_by(home: &Home, variables: &[(&str, &str)], arguments: &[&str]) -> Command {
+    let mut command = home.diolkos();
+    command.env("DOCKER_CONFIG", home.path("docker")).envs(variables.iter().copied());
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn the_daemon_is_the_one_that_dockers_own_client_would_use() {
+    let authority = Authority::new().unwrap();
+    let Some(daemon) = DockerDaemon::start_with_tls(&authority) else { return };
+    let home = world(Packing::Gzip);
+    let host = daemon.host();
+    copy(&home, &host, "oci:in:1", "docker-daemon:app:1");
+    let tcp = format!("tcp://{}", daemon.authority());
+    let certificates = home.path("certificates");
+    fs::create_dir(&certificates).unwrap();
+    let client = authority.client().unwrap();
+    for (name, file) in [
+        ("ca.pem", &authority.certificate()),
+        ("cert.pem", &client.certificate),
+        ("key.pem", &client.key),
+    ] {
+        fs::copy(file, certificates.join(name)).unwrap();
+    }
+    let dir = certificates.display().to_string();
+    let inspect = |variables: &[(&str, &str)], flags: &[&str]| {
+        let arguments = [&["inspect"], flags, &["docker-daemon:app:1"]].concat();
+        told_by(&home, variables, &arguments).run()
+    };
+    // By variables, without and with TLS, and by flags.
+    inspect(&[("DOCKER_HOST", &host)], &[]).expect_success();
+    let tls = [("DOCKER_HOST", tcp.as_str()), ("DOCKER_CERT_PATH", &dir)];
+    inspect(&[&tls[..], &[("DOCKER_TLS_VERIFY", "1")]].concat(), &[]).expect_success();
+    inspect(&[&tls[..], &[("DOCKER_TLS", "1")]].concat(), &[]).expect_success();
+    inspect(&[], &["--daemon-host", &tcp, "--cert-dir", &dir]).expect_success();
+    // A flag comes before a variable.
+    let wrong = ("DOCKER_HOST", "unix:///nosuch.sock");
+    inspect(&[wrong], &["--daemon-host", &host]).expect_success();
+    inspect(&[wrong], &[])
+        .expect_code(1)
+        .expect_words(&["Cannot connect to the Docker daemon at unix:///nosuch.sock"]);
+    // By contexts, which Docker's own client makes.
+    let make = |name: &str, endpoint: &str| {
+        let mut command = daemon.docker(&["context", "create", name, "--docker", endpoint]);
+        command.env("DOCKER_CONFIG", home.path("docker")).env_remove("DOCKER_HOST").succeed();
+    };
+    make("plain", &format!("host={host}"));
+    make("far", &format!("host={tcp},ca={dir}/ca.pem,cert={dir}/cert.pem,key={dir}/key.pem"));
+    for name in ["plain", "far"] {
+        inspect(&[("DOCKER_CONTEXT", name)], &[]).expect_success();
+        let mut command = daemon.docker(&["context", "use", name]);
+        command.env("DOCKER_CONFIG", home.path("docker")).env_remove("DOCKER_HOST").succeed();
+        inspect(&[], &[]).expect_success();
+    }
+    inspect(&[("DOCKER_CONTEXT", "gone")], &[])
+        .expect_code(1)
+        .expect_words(&["the Docker context \"gone\" does not exist", "docker context ls"]);
+    // What is wrong with certificates is said.
+    inspect(&[], &["--daemon-host", &tcp])
+        .expect_code(1)
+        .expect_words(&["certificate signed by unknown authority", "ca.pem"]);
+    fs::remove_file(certificates.join("key.pem")).unwrap();
+    inspect(&[], &["--daemon-host", &tcp, "--cert-dir", &dir])
+        .expect_code(1)
+        .expect_words(&["key.pem` is missing beside"]);
+    fs::remove_file(certificates.join("cert.pem")).unwrap();
+    inspect(&[], &["--daemon-host", &tcp, "--cert-dir", &dir])
+        .expect_code(1)
+        .expect_words(&["certificate", "cert.pem and key.pem"]);
+    let lax = ["--daemon-host", &tcp, "--tls-verify=false"];
+    inspect(&[], &lax).expect_code(1).expect_words(&["cert.pem and key.pem"]);
+    let http = format!("http://{}", daemon.authority());
+    inspect(&[], &["--daemon-host", &http])
+        .expect_code(1)
+        .expect_words(&["HTTP request to an HTTPS server", "write tcp://"]);
+}
+
+#[test]
+fn a_daemon_on_another_machine_is_reached_by_ssh() {
+    let Some(daemon) = DockerDaemon::start() else { return };
+    let home = world(Packing::Gzip);
+    // The other machine is this one.
+    fs::create_dir(home.path("bin")).unwrap();
+    let ssh = home.path("bin/ssh");
+    let write = |text: &str| {
+        fs::write(&ssh, text).unwrap();
+        fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    write(&format!(
+        "#!/bin/sh\necho \"$*\" >> {}\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\n\
+         export DOCKER_HOST={}\nexec \"$@\"\n",
+        home.path("asked").display(),
+        daemon.host()
+    ));
+    let path = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{path}", home.path("bin").display());
+    let told = [("DOCKER_HOST", "ssh://me@far.example:2222"), ("PATH", &path)];
+    told_by(&home, &told, &["copy", "oci:in:1", "docker-daemon:app:1"]).succeed();
+    told_by(&home, &told, &["copy", "docker-daemon:app:1", "oci:back:1"]).succeed();
+    let said = daemon.docker(&["image", "inspect", "app:1", "--format", "{{.Id}}"]).succeed();
+    assert_eq!(said.stdout.trim(), id(&home));
+    assert_eq!(identity(&home, &[], "oci:back:1"), expected(&home));
+    let asked = fs::read_to_string(home.path("asked")).unwrap();
+    let words = "-l me -p 2222 -o ConnectTimeout=30 -T -- far.example docker system dial-stdio";
+    assert!(asked.lines().all(|line| line == words), "{asked}");
+    write("#!/bin/sh\necho 'far.example: Permission denied (publickey).' >&2\nexit 255\n");
+    told_by(&home, &told, &["inspect", "docker-daemon:app:1"]).run().expect_code(1).expect_words(
+        &[
+            "Cannot connect to the Docker daemon at ssh://far.example:2222",
+            "ssh: far.example: Permission denied (publickey).",
+        ],
+    );
+}
+
+/// What serves podman's images by Docker's API, as long as it is kept.
+struct Service(Child);
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn podman_serves_what_docker_does() {
+    let (Some(_), true) = (require("podman"), require_root()) else { return };
+    let home = world(Packing::Gzip);
+    let podman = || {
+        let mut command = home.command("podman");
+        command.arg("--root").arg(home.path("storage"));
+        command.arg("--runroot").arg(home.path("run/storage")).args(["--storage-driver", "vfs"]);
+        command
+    };
+    let socket = tempfile::Builder::new().prefix("pd").tempdir_in("/tmp").unwrap();
+    let host = format!("unix://{}", socket.path().join("s").display());
+    let serve = podman().args(["system", "service", "--time=0", &host]).spawn().unwrap();
+    let _service = Service(serve);
+    let is_there = |_: &u32| {
+        sleep(Duration::from_millis(100));
+        socket.path().join("s").exists()
+    };
+    assert!((0..200).find(is_there).is_some(), "podman serves");
+    let expected = expected(&home);
+    copy(&home, &host, "oci:in:1", "docker-daemon:example.test/app:1");
+    let from = format!("--src-daemon-host={host}");
+    assert_eq!(identity(&home, &[&from], "docker-daemon:example.test/app:1"), expected);
+    podman().args(["image", "exists", "example.test/app:1"]).succeed();
+    home.copy(&[&from], "docker-daemon:example.test/other:1", "dir:x")
+        .expect_code(1)
+        .expect_words(&["Error response from daemon: ", "example.test/other:1"]);
+}
+
+#[test]
+fn a_full_disk_of_the_daemons_and_its_death_end_a_copy() {
+    let Some(daemon) = DockerDaemon::start_with_room(24 << 20) else { return };
+    let home = Home::new();
+    Image::noise(&[12 << 20, 12 << 20], 1).write_layout(&home.path("in"), "1").unwrap();
+    let to = format!("--dest-daemon-host={}", daemon.host());
+    home.copy(&[&to], "oci:in:1", "docker-daemon:app:1")
+        .expect_code(1)
+        .expect_words(&["no space left on device"]);
+    let left = daemon.docker(&["images", "-q"]).succeed();
+    assert_eq!(left.stdout, "");
+    drop(daemon);
+    let mut daemon = DockerDaemon::start().unwrap();
+    let registry = Registry::start().unwrap();
+    Image::noise(&[8 << 20], 2).seed(&registry, "app", "1");
+    registry.always("GET", "blobs", Fault::SlowAnswer(2 << 20));
+    let to = format!("--dest-daemon-host={}", daemon.host());
+    let from = registry.reference("app:1");
+    let mut command = home.copy_command(&[&to], &from, "docker-daemon:app:1");
+    let child = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    sleep(Duration::from_secs(1));
+    daemon.kill();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error during connect to unix://"), "{said}");
+    // And one that is stopped leaves nothing there.
+    let daemon = DockerDaemon::start().unwrap();
+    let to = format!("--dest-daemon-host={}", daemon.host());
+    let mut child = home.copy_command(&[&to], &from, "docker-daemon:app:1").spawn().unwrap();
+    sleep(Duration::from_secs(1));
+    let pid = child.id().to_string();
+    Command::new("kill").args(["-INT", &pid]).succeed();
+    assert_ne!(child.wait().unwrap().code(), Some(0));
+    sleep(Duration::from_millis(500));
+    assert_eq!(daemon.docker(&["images", "-q"]).succeed().stdout, "");
+}
+
+#[test]
+fn a_socket_that_one_may_not_use_is_named() {
+    let home = world(Packing::Gzip);
+    let (Some(setpriv), true) = (require("setpriv"), require_root()) else { return };
+    let Some(daemon) = DockerDaemon::start() else { return };
+    assert!(Path::new(&daemon.socket()).exists());
+    let mut command = home.command(setpriv);
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    command.arg(diolkos_tests::built_program()).args(["inspect", "--daemon-host", &daemon.host()]);
+    command.arg("docker-daemon:app:1").run().expect_code(1).expect_words(&["permission denied"]);
+}
