@@ -51,7 +51,7 @@ fn expected(home: &Home) -> (String, Value) {
 
 /// Returns the digest of the config in `oci:in:1`.
 fn id(home: &Home) -> String {
-    let manifest = Layout::new(&home.path("in")).manifest("1").unwrap();
+    let manifest = Layout::new(home.path("in")).manifest("1").unwrap();
     manifest["config"]["digest"].as_str().unwrap().to_owned()
 }
 
