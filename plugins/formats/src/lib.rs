@@ -2,6 +2,7 @@
 //!
 //! - [`docker_archive`]: what `docker save` writes.
 //! - [`layout`]: OCI image layouts: `index.json`, `oci-layout`, where blobs are.
+//! - [`made`]: configs and manifests for files that are no images.
 //! - [`paths`]: image paths as references and policies name them.
 //! - [`files`]: opening and reading files that others may have made, with limits.
 //! - [`inflate`]: decompression of whole archives and layers.
@@ -14,6 +15,7 @@ pub mod docker_archive;
 pub mod files;
 pub mod inflate;
 pub mod layout;
+pub mod made;
 pub mod paths;
 pub mod staging;
 pub mod tar;

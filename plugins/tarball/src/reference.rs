@@ -2,7 +2,7 @@
 
 use diolkos_sdk::{Error, ErrorKind, ImageRef, Names, Result, Session, Source};
 
-use crate::source::TarballSource;
+use crate::source;
 
 /// What stands for the standard input.
 pub(crate) const STDIN: &str = "-";
@@ -35,6 +35,6 @@ impl ImageRef for TarballRef {
     }
 
     fn open(&self, session: &Session) -> Result<Box<dyn Source>> {
-        Ok(Box::new(TarballSource::open(&self.paths, session)?))
+        Ok(Box::new(source::open(&self.paths, session)?))
     }
 }

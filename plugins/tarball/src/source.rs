@@ -1,21 +1,18 @@
 //! The image that is made of archives.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek as _};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use diolkos_formats::files::{Stretch, blob_of_bytes, failed, spool};
+use diolkos_formats::files::{failed, spool};
 use diolkos_formats::inflate::{Form, MAGIC};
+use diolkos_formats::made::{About, Layer, MadeImage, Step};
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
-    Algorithm, Blob, Descriptor, Digest, Error, ErrorKind, Host, Platform, RawManifest, Result,
-    ResultExt, Session, Source,
+    Algorithm, Digest, Error, ErrorKind, Host, Platform, Result, ResultExt, Session,
 };
 use jiff::Timestamp;
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::reference::STDIN;
@@ -25,129 +22,35 @@ const COMMENT: &str = "imported from tarball";
 /// How much is read at a time.
 const BUFFER: usize = 256 << 10;
 
-/// An image that is read.
-pub(crate) struct TarballSource {
-    manifest: Vec<u8>,
-    config: (Digest, Vec<u8>),
-    /// The archives, and their sizes.
-    files: HashMap<Digest, (Arc<File>, u64)>,
-}
-
-/// What is known of an archive once it was read.
-struct Facts {
-    digest: Digest,
-    size: u64,
-    /// Digest of the uncompressed bytes.
-    diff_id: Digest,
-    media_type: &'static str,
-    changed: Timestamp,
-}
-
-// In the order in which other tools write them, so that digests are the same.
-#[derive(Serialize)]
-struct ImageJson<'a> {
-    created: String,
-    architecture: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    variant: &'a str,
-    os: &'a str,
-    config: Empty,
-    rootfs: RootFs<'a>,
-    history: Vec<History>,
-}
-
-#[derive(Serialize)]
-struct Empty {}
-
-#[derive(Serialize)]
-struct RootFs<'a> {
-    r#type: &'a str,
-    diff_ids: Vec<&'a Digest>,
-}
-
-#[derive(Serialize)]
-struct History {
-    created: String,
-    created_by: String,
-    comment: &'static str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Manifest<'a> {
-    schema_version: u32,
-    config: Named<'a>,
-    layers: Vec<Named<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Named<'a> {
-    media_type: &'a str,
-    digest: &'a Digest,
-    size: u64,
-}
-
-impl TarballSource {
-    /// Reads the archives, the base first.
-    pub fn open(paths: &[String], session: &Session) -> Result<Self> {
-        let mut files = HashMap::new();
-        let mut layers = Vec::new();
-        for path in paths {
-            let (file, changed) = open(path, session)?;
-            let facts = look(path, &file, changed, &session.host)?;
-            files.insert(facts.digest.clone(), (Arc::new(file), facts.size));
-            layers.push(facts);
-        }
-        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-        let choice = &session.platform;
-        let architecture = given(&choice.architecture);
-        let os = given(&choice.os);
-        let created = layers.iter().map(|layer| layer.changed).max().unwrap_or_default();
-        let config = ImageJson {
-            created: created.to_string(),
-            architecture: architecture.as_deref().unwrap_or_else(|| Platform::host_architecture()),
-            variant: choice.variant.as_deref().unwrap_or_default(),
-            os: os.as_deref().unwrap_or_else(|| Platform::host_os()),
-            config: Empty {},
-            rootfs: RootFs {
-                r#type: "layers",
-                diff_ids: layers.iter().map(|layer| &layer.diff_id).collect(),
-            },
-            history: layers
-                .iter()
-                .map(|layer| History {
-                    created: layer.changed.to_string(),
-                    created_by: format!("/bin/sh -c #(nop) ADD file:{} in /", layer.diff_id.hex()),
-                    comment: COMMENT,
-                })
-                .collect(),
-        };
-        let config = to_json(&config)?;
-        let config_digest = digest_of(Sha256::digest(&config).as_slice());
-        let manifest = Manifest {
-            schema_version: 2,
-            config: Named {
-                media_type: media_type::OCI_CONFIG,
-                digest: &config_digest,
-                size: config.len() as u64,
-            },
-            layers: layers
-                .iter()
-                .map(|layer| Named {
-                    media_type: layer.media_type,
-                    digest: &layer.digest,
-                    size: layer.size,
-                })
-                .collect(),
-        };
-        Ok(Self { manifest: to_json(&manifest)?, config: (config_digest, config), files })
+/// Makes an image of archives, the base first.
+pub(crate) fn open(paths: &[String], session: &Session) -> Result<MadeImage> {
+    let mut layers = Vec::new();
+    let mut history = Vec::new();
+    let mut created = Timestamp::default();
+    for path in paths {
+        let (file, changed) = open_archive(path, session)?;
+        let layer = look(path, file, &session.host)?;
+        created = created.max(changed);
+        history.push(Step {
+            created: changed.to_string(),
+            created_by: format!("/bin/sh -c #(nop) ADD file:{} in /", layer.diff_id.hex()),
+            comment: COMMENT.to_owned(),
+            empty_layer: false,
+        });
+        layers.push(layer);
     }
-}
-
-fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(value)
-        .map_err(|error| Error::new(ErrorKind::Internal, "cannot write JSON").with_source(error))
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+    let choice = &session.platform;
+    let architecture = given(&choice.architecture);
+    let about = About {
+        created: created.to_string(),
+        architecture: architecture.unwrap_or_else(|| Platform::host_architecture().to_owned()),
+        variant: choice.variant.clone().unwrap_or_default(),
+        os: given(&choice.os).unwrap_or_else(|| Platform::host_os().to_owned()),
+        command: Vec::new(),
+        history,
+    };
+    MadeImage::new("tarball", false, &about, layers)
 }
 
 fn digest_of(hash: &[u8]) -> Digest {
@@ -155,7 +58,7 @@ fn digest_of(hash: &[u8]) -> Digest {
 }
 
 /// Opens an archive that can be read twice, and tells when it was changed.
-fn open(path: &str, session: &Session) -> Result<(File, Timestamp)> {
+fn open_archive(path: &str, session: &Session) -> Result<(File, Timestamp)> {
     let here = Path::new(path);
     let timestamp = |time: SystemTime| {
         Timestamp::try_from(time)
@@ -176,14 +79,14 @@ fn open(path: &str, session: &Session) -> Result<(File, Timestamp)> {
 }
 
 /// Reads an archive whole.
-fn look(path: &str, file: &File, changed: Timestamp, host: &Host) -> Result<Facts> {
+fn look(path: &str, file: File, host: &Host) -> Result<Layer> {
     let reading = |error| failed("read", path.as_ref(), error);
     let mut start = Vec::new();
-    let mut file = file;
-    file.rewind().map_err(reading)?;
-    file.take(MAGIC as u64).read_to_end(&mut start).map_err(reading)?;
-    file.rewind().map_err(reading)?;
-    let mut raw = Hashed { from: file, hash: Sha256::new(), size: 0 };
+    let mut from = &file;
+    from.rewind().map_err(reading)?;
+    from.take(MAGIC as u64).read_to_end(&mut start).map_err(reading)?;
+    from.rewind().map_err(reading)?;
+    let mut raw = Hashed { from, hash: Sha256::new(), size: 0 };
     let form = Form::of(&start);
     let diff_id = match form {
         None => None,
@@ -205,7 +108,7 @@ fn look(path: &str, file: &File, changed: Timestamp, host: &Host) -> Result<Fact
         Some(_) => media_type::OCI_LAYER_GZIP,
     };
     let diff_id = diff_id.unwrap_or_else(|| digest.clone());
-    Ok(Facts { digest, size: raw.size, diff_id, media_type, changed })
+    Ok(Layer { digest, size: raw.size, diff_id, media_type, file })
 }
 
 fn drain(from: &mut impl Read, host: &Host, mut take: impl FnMut(&[u8])) -> Result<()> {
@@ -236,31 +139,5 @@ impl Read for Hashed<'_> {
         self.hash.update(&buffer[..count]);
         self.size += count as u64;
         Ok(count)
-    }
-}
-
-impl Source for TarballSource {
-    fn manifest(&self, instance: Option<&Digest>) -> Result<RawManifest> {
-        if let Some(instance) = instance {
-            let message = format!(
-                "manifest lists are not supported by the \"tarball\" transport: {instance}"
-            );
-            return Err(Error::new(ErrorKind::NotFound, message));
-        }
-        Ok(RawManifest::new(self.manifest.clone(), media_type::OCI_MANIFEST))
-    }
-
-    fn blob(&self, blob: &Descriptor, from: u64) -> Result<Blob> {
-        let (config, bytes) = &self.config;
-        if *config == blob.digest {
-            return Ok(blob_of_bytes(bytes, from));
-        }
-        let (file, size) = self.files.get(&blob.digest).ok_or_else(|| {
-            let message = format!("no blob with digest {:?} found", blob.digest.as_str());
-            Error::new(ErrorKind::NotFound, message)
-        })?;
-        let from = from.min(*size);
-        let reader = Box::new(Stretch::new(Arc::clone(file), from, size - from));
-        Ok(Blob { size: Some(*size), reader })
     }
 }
