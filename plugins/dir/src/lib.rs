@@ -17,8 +17,8 @@ mod options;
 pub mod reference;
 mod source;
 
-use diolkos_formats::paths::{ScopeProblem, check_scope};
-use diolkos_sdk::{Error, ErrorKind, ImageRef, Plugin, Result, Transport};
+use diolkos_formats::paths::check_policy_scope;
+use diolkos_sdk::{ImageRef, Plugin, Result, Transport};
 
 pub use reference::DirRef;
 
@@ -32,20 +32,7 @@ impl Transport for Dir {
     }
 
     fn check_policy_scope(&self, scope: &str) -> Result<()> {
-        check_scope(scope).map_err(|problem| {
-            let message = match problem {
-                ScopeProblem::NotAbsolute => {
-                    format!("Invalid scope {scope}: Must be an absolute path")
-                }
-                ScopeProblem::Root => {
-                    r#"Invalid scope "/": Use the generic default scope """#.to_owned()
-                }
-                ScopeProblem::NotCanonical(clean) => {
-                    format!("Invalid scope {scope}: Uses non-canonical format, perhaps try {clean}")
-                }
-            };
-            Error::new(ErrorKind::InvalidInput, message)
-        })
+        check_policy_scope(scope)
     }
 }
 

@@ -147,6 +147,27 @@ pub fn check_scope(scope: &str) -> Result<(), ScopeProblem> {
     if clean == scope { Ok(()) } else { Err(ScopeProblem::NotCanonical(clean)) }
 }
 
+/// Checks a scope of policy.json for a transport whose images are paths and nothing else.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`], in the words of `dir:` and `sif:`.
+pub fn check_policy_scope(scope: &str) -> Result<()> {
+    check_scope(scope).map_err(|problem| {
+        let message = match problem {
+            ScopeProblem::NotAbsolute => {
+                format!("Invalid scope {scope}: Must be an absolute path")
+            }
+            ScopeProblem::Root => {
+                r#"Invalid scope "/": Use the generic default scope """#.to_owned()
+            }
+            ScopeProblem::NotCanonical(clean) => {
+                format!("Invalid scope {scope}: Uses non-canonical format, perhaps try {clean}")
+            }
+        };
+        Error::new(ErrorKind::InvalidInput, message)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
