@@ -18,7 +18,7 @@ pub struct Request {
 }
 
 /// Programs that tests use, each with the Debian package it is in.
-const PEERS: [(&str, &str); 14] = [
+const PEERS: [(&str, &str); 16] = [
     ("skopeo", "skopeo"),
     ("podman", "podman"),
     ("buildah", "buildah"),
@@ -33,6 +33,8 @@ const PEERS: [(&str, &str); 14] = [
     ("htpasswd", "apache2-utils"),
     ("openssl", "openssl"),
     ("sqlite3", "sqlite3"),
+    ("mksquashfs", "squashfs-tools"),
+    ("fakeroot", "fakeroot"),
 ];
 
 /// Installs, builds and tests.

@@ -30,7 +30,15 @@ impl DockerDaemon {
     /// # Panics
     /// When it does not start.
     pub fn start() -> Option<Self> {
-        Self::start_with(&|_| Vec::new(), None)
+        Self::start_with("vfs", &|_| Vec::new(), None)
+    }
+
+    /// Starts one that keeps layers as most do, in overlays, where the system allows them.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start_with_overlays() -> Option<Self> {
+        Self::start_with("overlay2", &|_| Vec::new(), None)
     }
 
     /// Starts one that listens on a loopback port too, there for clients of an authority alone.
@@ -51,7 +59,7 @@ impl DockerDaemon {
             }
             options
         };
-        Self::start_with(&options, None)
+        Self::start_with("vfs", &options, None)
     }
 
     /// Starts one whose storage has room for so many bytes.
@@ -59,10 +67,14 @@ impl DockerDaemon {
     /// # Panics
     /// When it does not start.
     pub fn start_with_room(bytes: u64) -> Option<Self> {
-        Self::start_with(&|_| Vec::new(), Some(bytes))
+        Self::start_with("vfs", &|_| Vec::new(), Some(bytes))
     }
 
-    fn start_with(options: &dyn Fn(&str) -> Vec<String>, room: Option<u64>) -> Option<Self> {
+    fn start_with(
+        driver: &str,
+        options: &dyn Fn(&str) -> Vec<String>,
+        room: Option<u64>,
+    ) -> Option<Self> {
         let (program, _, true) = (require("dockerd")?, require("docker")?, require_root()) else {
             return None;
         };
@@ -93,7 +105,7 @@ impl DockerDaemon {
             .arg(at("pid"))
             .arg("-H")
             .arg(format!("unix://{}", at("s").display()))
-            .args(["--iptables=false", "--bridge=none", "--storage-driver=vfs"])
+            .args(["--iptables=false", "--bridge=none", "--storage-driver", driver])
             .args(&options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -1,10 +1,11 @@
 //! What is measured.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{fs, io};
 
-use diolkos_tests::{DockerRegistry, Home, Layout};
+use diolkos_tests::{DockerDaemon, DockerRegistry, Home, Layout};
 use tempfile::TempDir;
 
 use super::image::Images;
@@ -18,6 +19,8 @@ pub struct Place {
     pub source: DockerRegistry,
     /// Empty before each run.
     pub destination: DockerRegistry,
+    /// Started when a job needs it.
+    pub daemon: OnceCell<DockerDaemon>,
 }
 
 impl Place {
@@ -36,6 +39,11 @@ impl Place {
     /// Returns the image in an archive that [`prepare`] made.
     fn archive(&self, transport: &str) -> String {
         format!("{transport}:{}", self.work.path().join(transport).display())
+    }
+
+    /// Returns the address of the Docker daemon.
+    fn daemon(&self) -> String {
+        self.daemon.get().map(DockerDaemon::host).unwrap_or_default()
     }
 
     fn in_source(&self) -> String {
@@ -57,8 +65,11 @@ pub struct Job {
 
 const NO_SIZE: fn(&Place) -> Result<Option<u64>> = |_| Ok(None);
 
+const INTO_DAEMON: &str = "oci → docker-daemon";
+const OUT_OF_DAEMON: &str = "docker-daemon → oci, compressing";
+
 /// All jobs, in the table's order.
-pub const ALL: [Job; 16] = [
+pub const ALL: [Job; 18] = [
     Job { name: "--version", arguments: |_| words(&["--version"]), size: NO_SIZE },
     Job {
         name: "inspect in a registry",
@@ -139,6 +150,22 @@ pub const ALL: [Job; 16] = [
         size: NO_SIZE,
     },
     Job {
+        name: INTO_DAEMON,
+        arguments: |place| {
+            let flags = ["--dest-daemon-host", &place.daemon()];
+            copy(&flags, &place.layout(), "docker-daemon:bench:1")
+        },
+        size: NO_SIZE,
+    },
+    Job {
+        name: OUT_OF_DAEMON,
+        arguments: |place| {
+            let flags = ["--src-daemon-host", &place.daemon()];
+            copy(&flags, "docker-daemon:bench:1", &place.out("oci", ":bench"))
+        },
+        size: NO_SIZE,
+    },
+    Job {
         name: "inspect of a docker-archive",
         arguments: |place| words(&["inspect", &place.archive("docker-archive")]),
         size: NO_SIZE,
@@ -172,7 +199,8 @@ pub fn prepare(place: &Place, program: &Path) -> Result<()> {
     for transport in ["docker-archive", "oci-archive"] {
         let mut command = home.command(program);
         command.stdout(Stdio::null());
-        shell::run(command.args(copy(&[], &place.layout(), &place.archive(transport))))?;
+        let archive = format!("{}:bench:1", place.archive(transport));
+        shell::run(command.args(copy(&[], &place.layout(), &archive)))?;
     }
     let digest = Layout::new(&place.image.layout).tag("bench")?["digest"].clone();
     let stored = place.source.storage().join(format!(
@@ -182,15 +210,36 @@ pub fn prepare(place: &Place, program: &Path) -> Result<()> {
     if stored.exists() { Ok(()) } else { Err("the registry holds another manifest".into()) }
 }
 
+/// Starts what a job needs alone; says whether it can be run here.
+pub fn can_run(place: &Place, job: &Job) -> bool {
+    if !matches!(job.name, INTO_DAEMON | OUT_OF_DAEMON) || place.daemon.get().is_some() {
+        return true;
+    }
+    DockerDaemon::start_with_overlays().is_some_and(|daemon| place.daemon.set(daemon).is_ok())
+}
+
 /// Makes destinations empty, and lets the disk finish what earlier runs wrote, which would
 /// otherwise be paid for by whoever runs next.
-pub fn clean(place: &Place) -> Result<()> {
+pub fn clean(place: &Place, job: &Job) -> Result<()> {
     let _ = fs::remove_file(place.result());
     match fs::remove_dir_all(place.result()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
     place.destination.clear()?;
+    if let Some(daemon) = place.daemon.get() {
+        let there = !daemon.docker(&["images", "-q", "bench:1"]).output()?.stdout.is_empty();
+        match job.name {
+            INTO_DAEMON if there => {
+                shell::run(daemon.docker(&["rmi", "-f", "bench:1"]).stdout(Stdio::null()))?;
+            }
+            OUT_OF_DAEMON if !there => {
+                let archive = place.work.path().join("docker-archive").display().to_string();
+                shell::run(daemon.docker(&["load", "-q", "-i", &archive]).stdout(Stdio::null()))?;
+            }
+            _ => {}
+        }
+    }
     Command::new("sync").arg("-f").arg(place.work.path()).status()?;
     Ok(())
 }

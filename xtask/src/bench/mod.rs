@@ -13,6 +13,7 @@ mod networks;
 mod requests;
 mod table;
 
+use std::cell::OnceCell;
 use std::env;
 use std::path::PathBuf;
 use std::process::Command;
@@ -75,6 +76,7 @@ pub fn run(request: &Request) -> Result<()> {
         work: tempfile::tempdir_in(&cache)?,
         source: DockerRegistry::start()?,
         destination: DockerRegistry::start()?,
+        daemon: OnceCell::new(),
     };
     jobs::prepare(&place, &programs[0].path)?;
     let wanted = |job: &&Job| {
@@ -83,6 +85,10 @@ pub fn run(request: &Request) -> Result<()> {
     println!("{}\n", conditions(&programs, &place, request.runs)?);
     let mut rows = Vec::new();
     for job in jobs::ALL.iter().filter(wanted) {
+        if !jobs::can_run(&place, job) {
+            eprintln!("left out: {}", job.name);
+            continue;
+        }
         eprintln!("measuring: {}", job.name);
         let measured = measure_job(job, &place, &programs, request.runs)?;
         rows.push(table::row(job.name, &measured));
@@ -132,7 +138,7 @@ fn measure_job(
     for round in 0..=runs {
         for (index, program) in programs.iter().enumerate() {
             let home = Home::new();
-            jobs::clean(place)?;
+            jobs::clean(place, job)?;
             let arguments = (job.arguments)(place);
             let run = measure::run(&home, &program.path, &arguments)
                 .map_err(|why| format!("{}: {}: {why}", job.name, program.name))?;
