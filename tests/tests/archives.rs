@@ -426,3 +426,109 @@ fn archives_that_are_damaged_are_refused_and_nothing_is_written() {
         }
     }
 }
+
+#[test]
+fn a_second_image_is_added_to_an_archive_and_all_of_them_are_found() {
+    let (home, _) = world();
+    let first = identity(&home, "oci:in:1");
+    let own = Layer::new().file("own", "text\n");
+    let shared = Layer::new().file("twice", "the same\n");
+    let layers = [shared, own].map(|layer| LayerForm::new(layer, Packing::Gzip));
+    let other = Image::new(Format::Oci, Platform::AMD64, &layers);
+    other.write_layout(&home.path("other"), "1").unwrap();
+    let second = identity(&home, "oci:other:1");
+    let add = |from: &str, to: &str| home.copy(&["--append"], from, to);
+    // The first one makes the archive, as it would be without the flag.
+    add("oci:in:1", "docker-archive:all.tar:app:1").expect_success();
+    home.copy(&[], "oci:in:1", "docker-archive:plain.tar:app:1").expect_success();
+    assert!(fs::read(home.path("all.tar")).unwrap() == fs::read(home.path("plain.tar")).unwrap());
+    add("oci:other:1", "docker-archive:all.tar:r.example/other:2").expect_success();
+    let tags = |path: &str| {
+        let listed =
+            home.diolkos().args(["list-tags", &format!("docker-archive:{path}")]).succeed();
+        listed.json()["Tags"].clone()
+    };
+    assert_eq!(tags("all.tar"), json!(["docker.io/library/app:1", "r.example/other:2"]));
+    assert_eq!(identity(&home, "docker-archive:all.tar:app:1"), first);
+    assert_eq!(identity(&home, "docker-archive:all.tar:r.example/other:2"), second);
+    // What both have is there once; an image that is there already gets another name.
+    let layers = |path: &str| {
+        let all = members(&home.path(path));
+        all.keys().filter(|name| name.len() == 68 && !name.contains('/')).count()
+    };
+    assert_eq!(layers("all.tar"), layers("plain.tar") + 1);
+    add("oci:in:1", "docker-archive:all.tar:r.example/other:2").expect_success();
+    assert_eq!(identity(&home, "docker-archive:all.tar:r.example/other:2"), first);
+    assert_eq!(identity(&home, "docker-archive:all.tar:@0"), second, "it has lost its name");
+    assert_eq!(tags("all.tar"), json!(["docker.io/library/app:1", "r.example/other:2"]));
+    let mut archive = tar::Archive::new(File::open(home.path("all.tar")).unwrap());
+    let lists = archive
+        .entries()
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().path().unwrap() == Path::new("manifest.json"));
+    assert_eq!(lists.count(), 1, "programs that take the first one find all images");
+    // Whoever reads such archives reads this one.
+    if require("skopeo").is_some() {
+        for (which, expected) in [("app:1", &first), ("@0", &second)] {
+            let to = format!("oci:theirs{}:1", which.len());
+            home.skopeo().args(["copy", &format!("docker-archive:all.tar:{which}"), &to]).succeed();
+            assert_eq!(identity(&home, &to), *expected);
+        }
+    }
+    if let Some(daemon) = DockerDaemon::start() {
+        let path = home.path("all.tar").display().to_string();
+        daemon.docker(&["load", "-q", "-i", &path]).succeed();
+        let said = daemon.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).succeed();
+        let mut names: Vec<_> = said.stdout.lines().collect();
+        names.sort_unstable();
+        assert_eq!(names, ["<none>:<none>", "app:1", "r.example/other:2"]);
+        // And to what Docker saved, another one is added.
+        let saved = home.path("saved.tar").display().to_string();
+        daemon.docker(&["save", "-o", &saved, "app:1"]).succeed();
+        add("oci:other:1", "docker-archive:saved.tar:other:3").expect_success();
+        assert_eq!(identity(&home, "docker-archive:saved.tar:app:1"), first);
+        assert_eq!(identity(&home, "docker-archive:saved.tar:other:3"), second);
+        daemon.docker(&["load", "-q", "-i", &saved]).succeed();
+    }
+}
+
+#[test]
+fn an_archive_that_cannot_be_added_to_stays_as_it_was() {
+    let (home, _) = world();
+    home.copy(&[], "oci:in:1", "docker-archive:a.tar:app:1").expect_success();
+    let whole = fs::read(home.path("a.tar")).unwrap();
+    let compressed = {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&whole).unwrap();
+        encoder.finish().unwrap()
+    };
+    home.copy(&[], "oci:in:1", "oci-archive:oci.tar:app").expect_success();
+    let oci = fs::read(home.path("oci.tar")).unwrap();
+    for (before, words) in [
+        (&compressed[..], "is compressed: nothing can be added to it"),
+        (&whole[..whole.len() / 2], "is no sound tar archive"),
+        (&oci, "loading tar component \"manifest.json\""),
+        (b"text", "is no sound tar archive"),
+    ] {
+        fs::write(home.path("b.tar"), before).unwrap();
+        home.copy(&["--append"], "oci:in:1", "docker-archive:b.tar:app:2")
+            .expect_code(1)
+            .expect_words(&["cannot add an image to `b.tar`", words]);
+        assert!(fs::read(home.path("b.tar")).unwrap() == before);
+    }
+    // A copy that fails, and one beside another.
+    home.copy(&["--append"], "oci:in:nosuch", "docker-archive:a.tar:app:2").expect_code(2);
+    let held = File::open(home.path("a.tar")).unwrap();
+    held.lock().unwrap();
+    home.copy(&["--append"], "oci:in:1", "docker-archive:a.tar:app:2")
+        .expect_code(1)
+        .expect_words(&["somebody else writes a.tar"]);
+    drop(held);
+    assert!(fs::read(home.path("a.tar")).unwrap() == whole);
+    home.copy(&[], "oci:in:1", "docker-archive:a.tar:app:2")
+        .expect_code(1)
+        .expect_words(&["doesn't support modifying existing images", "--dest-append"]);
+    let left = fs::read_dir(home.path("")).unwrap().flatten();
+    let left = left.filter(|it| it.file_name().to_string_lossy().starts_with(".diolkos"));
+    assert_eq!(left.count(), 0);
+}

@@ -26,9 +26,9 @@ fn write_sif(path: &Path, squashfs: &[u8], definition: Option<&str>) {
     file[42..48].copy_from_slice(b"01\x0002\0");
     file[48..64].copy_from_slice(&[7; 16]);
     file[72..80].copy_from_slice(&1_700_000_000_i64.to_le_bytes());
-    file[88..96].copy_from_slice(&(objects.len() as i64).to_le_bytes());
+    file[88..96].copy_from_slice(&(objects.len() as u64).to_le_bytes());
     file[96..104].copy_from_slice(&128_i64.to_le_bytes());
-    file[104..112].copy_from_slice(&(585 * objects.len() as i64).to_le_bytes());
+    file[104..112].copy_from_slice(&(585 * objects.len() as u64).to_le_bytes());
     // As its makers do, data begins at a page.
     let mut offset = 4096;
     for (number, (kind, extra, bytes)) in (1_u32..).zip(&objects) {
@@ -36,8 +36,8 @@ fn write_sif(path: &Path, squashfs: &[u8], definition: Option<&str>) {
         object[..4].copy_from_slice(&kind.to_le_bytes());
         object[4] = 1;
         object[5..9].copy_from_slice(&number.to_le_bytes());
-        object[17..25].copy_from_slice(&(offset as i64).to_le_bytes());
-        object[25..33].copy_from_slice(&(bytes.len() as i64).to_le_bytes());
+        object[17..25].copy_from_slice(&(offset as u64).to_le_bytes());
+        object[25..33].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
         object[201..205].copy_from_slice(&extra[0].to_le_bytes());
         object[205..209].copy_from_slice(&extra[1].to_le_bytes());
         object[209..212].copy_from_slice(b"02\0");

@@ -142,11 +142,7 @@ impl State {
                 Error::new(ErrorKind::Internal, format!("commit of an image without {digest}"))
             })
         };
-        Ok(Image {
-            config: member(&blobs.config)?,
-            repo_tags: Some(vec![name.familiar()]),
-            layers: Some(blobs.layers.iter().map(member).collect::<Result<_>>()?),
-        })
+        blobs.entry(vec![name.familiar()], member)
     }
 }
 

@@ -208,16 +208,16 @@ mod tests {
         bytes[48] = 0xab;
         bytes[72..80].copy_from_slice(&1_700_000_000_i64.to_le_bytes());
         bytes[88..96].copy_from_slice(&3_i64.to_le_bytes());
-        bytes[96..104].copy_from_slice(&(HEADER as i64).to_le_bytes());
-        let data = (HEADER + 3 * DESCRIPTOR) as i64;
+        bytes[96..104].copy_from_slice(&(HEADER as u64).to_le_bytes());
+        let data = (HEADER + 3 * DESCRIPTOR) as u64;
         for (used, kind, offset, size) in
             [(0, PARTITION, 0, 0), (1, DEFINITION, data, 4), (1, PARTITION, data + 4, 6)]
         {
             let mut object = [0; DESCRIPTOR];
             object[..4].copy_from_slice(&i32::to_le_bytes(kind));
             object[4] = used;
-            object[17..25].copy_from_slice(&i64::to_le_bytes(offset));
-            object[25..33].copy_from_slice(&i64::to_le_bytes(size));
+            object[17..25].copy_from_slice(&u64::to_le_bytes(offset));
+            object[25..33].copy_from_slice(&u64::to_le_bytes(size));
             object[201..205].copy_from_slice(&i32::to_le_bytes(system));
             object[205..209].copy_from_slice(&i32::to_le_bytes(part));
             bytes.extend(object);

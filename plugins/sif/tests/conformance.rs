@@ -9,7 +9,8 @@ use backhand::{FilesystemWriter, NodeHeader};
 fn write(details: &str) {
     let mut squashfs = FilesystemWriter::default();
     let header = NodeHeader { permissions: 0o644, ..NodeHeader::default() };
-    squashfs.push_file(&[b'x'; 700_000][..], "file", header).expect("an empty tree has room");
+    let content = Cursor::new(vec![b'x'; 700_000]);
+    squashfs.push_file(content, "file", header).expect("an empty tree has room");
     let mut bytes = Cursor::new(Vec::new());
     squashfs.write(&mut bytes).expect("memory takes files");
     let bytes = bytes.into_inner();

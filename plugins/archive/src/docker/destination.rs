@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use diolkos_formats::docker_archive::{self, Blobs, config_name, layer_name, to_json};
@@ -13,36 +13,59 @@ use diolkos_sdk::{
     Digest, Error, ErrorKind, LayerForm, RawManifest, Reference, Result, Session, TopLevel,
 };
 
-use super::legacy::{Legacy, Repositories};
+use super::append::Existing;
+use super::legacy::{Legacy, REPOSITORIES};
 use crate::output::Output;
 
 /// An image that is written.
 pub(crate) struct ArchiveDestination {
     output: Output,
+    path: PathBuf,
     tags: Vec<Reference>,
+    /// The images that it is added to.
+    existing: Existing,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
 struct State {
-    /// What the archive has by now.
-    members: HashMap<Digest, Member>,
+    /// What the archive has by now, and under which names.
+    members: HashMap<Digest, (Member, String)>,
     blobs: Option<Blobs>,
 }
 
 impl ArchiveDestination {
-    /// Prepares an archive.
+    /// Prepares an archive, or with `append` to add an image to one.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] where there is one already.
-    pub fn create(path: &str, tags: Vec<Reference>, session: &Session) -> Result<Self> {
+    /// [`ErrorKind::Conflict`] where there is one already, if it is not to be added to; those of
+    /// [`Existing::take_over`].
+    pub fn create(
+        path: &str,
+        tags: Vec<Reference>,
+        append: bool,
+        session: &Session,
+    ) -> Result<Self> {
         let path = Path::new(path);
-        if fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0) {
+        let is_there = fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0);
+        if is_there && !append {
             let message = "docker-archive doesn't support modifying existing images";
-            return Err(Error::new(ErrorKind::Conflict, message)
-                .with_hint(format!("remove `{}`, or choose another path", path.display())));
+            return Err(Error::new(ErrorKind::Conflict, message).with_hint(format!(
+                "remove `{}`, choose another path, or add the image to it with --append",
+                path.display()
+            )));
         }
-        Ok(Self { output: Output::create(path, session)?, tags, state: Arc::default() })
+        let output = Output::create(path, session)?;
+        let existing = if is_there {
+            Existing::take_over(path, &output, session).map_err(|error| {
+                error.context(format!("cannot add an image to `{}`", path.display()))
+            })?
+        } else {
+            Existing::default()
+        };
+        let state = State { members: existing.blobs.clone(), blobs: None };
+        let state = Arc::new(Mutex::new(state));
+        Ok(Self { output, path: path.to_owned(), tags, existing, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -70,7 +93,7 @@ impl Destination for ArchiveDestination {
     fn reuse(&self, wanted: &BlobWanted) -> Result<Option<Descriptor>> {
         let state = self.state();
         let member = state.members.get(&wanted.blob.digest);
-        Ok(member.map(|member| Descriptor { size: Some(member.size), ..wanted.blob.clone() }))
+        Ok(member.map(|(member, _)| Descriptor { size: Some(member.size), ..wanted.blob.clone() }))
     }
 
     fn put_blob(&self, blob: &BlobIncoming) -> Result<Option<Box<dyn BlobWriter>>> {
@@ -81,11 +104,12 @@ impl Destination for ArchiveDestination {
         }
         let (state, role) = (Arc::clone(&self.state), blob.role);
         let writer = self.output.tar.member(false, move |sums, member| {
-            lock(&state).members.insert(sums.digest.clone(), member);
-            Ok(match role {
+            let name = match role {
                 BlobRole::Config => config_name(&sums.digest),
                 BlobRole::Layer(_) => layer_name(&sums.digest),
-            })
+            };
+            lock(&state).members.insert(sums.digest.clone(), (member, name.clone()));
+            Ok(name)
         })?;
         Ok(Some(Box::new(writer)))
     }
@@ -100,22 +124,21 @@ impl Destination for ArchiveDestination {
         Ok(())
     }
 
-    fn commit(self: Box<Self>, _: &TopLevel) -> Result<Committed> {
+    fn commit(mut self: Box<Self>, _: &TopLevel) -> Result<Committed> {
         let tar = Arc::clone(&self.output.tar);
-        let (blobs, config) = {
-            let mut state = self.state();
-            let blobs = state.blobs.take().ok_or_else(|| {
-                Error::new(ErrorKind::Internal, "commit of an archive without manifest")
-            })?;
-            let config = state.members.get(&blobs.config).copied().ok_or_else(|| {
-                Error::new(ErrorKind::Internal, "commit of an archive without config")
-            })?;
-            (blobs, tar.read(config)?)
+        let mut state = std::mem::take(&mut *self.state());
+        let missing = |what: &str| {
+            Error::new(ErrorKind::Internal, format!("commit of an archive without {what}"))
         };
+        let blobs = state.blobs.take().ok_or_else(|| missing("manifest"))?;
+        let find =
+            |digest: &Digest| state.members.get(digest).ok_or_else(|| missing(digest.as_str()));
+        let name = |digest: &Digest| find(digest).map(|(_, name)| name.clone());
+        let config = tar.read(find(&blobs.config)?.0)?;
         let layers: Vec<&Digest> = blobs.layers.iter().collect();
-        let mut repositories = Repositories::default();
+        let mut repositories = std::mem::take(&mut self.existing.repositories);
         let legacy = Legacy::of(&layers, &config)?;
-        legacy.write(&tar, layer_name)?;
+        legacy.write(&tar, name, |file| self.existing.has(file))?;
         let mut repo_tags = Vec::new();
         for tag in &self.tags {
             repositories.add(tag, legacy.top());
@@ -124,10 +147,11 @@ impl Destination for ArchiveDestination {
                 repo_tags.push(text);
             }
         }
-        let list = [blobs.entry(repo_tags)];
+        let list = self.existing.add(blobs.entry(repo_tags, name)?);
         tar.add(docker_archive::NAME, &to_json(&list)?)?;
-        tar.add("repositories", &to_json(&repositories)?)?;
+        tar.add(REPOSITORIES, &to_json(&repositories)?)?;
         drop(tar);
+        self.existing.check(&self.path)?;
         self.output.commit()?;
         Ok(Committed::default())
     }

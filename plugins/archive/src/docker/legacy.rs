@@ -10,9 +10,11 @@ use std::collections::BTreeMap;
 use diolkos_formats::docker_archive::sha256;
 use diolkos_formats::tar::TarWriter;
 use diolkos_sdk::{Digest, Error, ErrorKind, Reference, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// The name of the list of names.
+pub(crate) const REPOSITORIES: &str = "repositories";
 /// What the top layer tells of the image.
 const OF_CONFIG: [&str; 7] =
     ["architecture", "config", "container", "container_config", "created", "docker_version", "os"];
@@ -73,9 +75,16 @@ impl Legacy {
     }
 
     /// Adds the directories to an archive.
-    pub fn write(&self, tar: &TarWriter, layer_name: impl Fn(&Digest) -> String) -> Result<()> {
-        for layer in &self.layers {
-            let target = format!("../{}", layer_name(&layer.digest));
+    ///
+    /// `layer_name` tells where a layer is, and `is_there` which files the archive has already.
+    pub fn write(
+        &self,
+        tar: &TarWriter,
+        layer_name: impl Fn(&Digest) -> Result<String>,
+        is_there: impl Fn(&str) -> bool,
+    ) -> Result<()> {
+        for layer in self.layers.iter().filter(|layer| !is_there(&format!("{}/json", layer.id))) {
+            let target = format!("../{}", layer_name(&layer.digest)?);
             tar.link(&format!("{}/layer.tar", layer.id), &target)?;
             tar.add(&format!("{}/VERSION", layer.id), b"1.0")?;
             tar.add(&format!("{}/json", layer.id), &layer.json)?;
@@ -85,7 +94,7 @@ impl Legacy {
 }
 
 /// The file `repositories`: the top layer's ID by name and tag.
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Repositories(BTreeMap<String, BTreeMap<String, String>>);
 

@@ -2,8 +2,10 @@
 //!
 //! - `reference`: the reference, and its names.
 //! - `source`: reading, which is [`diolkos_formats::docker_archive`]'s.
+//! - `append`: the images that one is added to.
 //! - `destination`: writing, with what old versions of Docker need (`legacy`).
 
+mod append;
 mod destination;
 mod legacy;
 mod reference;

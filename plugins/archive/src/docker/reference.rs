@@ -90,7 +90,8 @@ impl ImageRef for ArchiveRef {
                 .map_err(|error| error.context(format!("error parsing additional-tag '{tag}'")))?;
             tags.push(tag);
         }
-        let destination = ArchiveDestination::create(&self.path, tags, session)?;
+        let append = session.options.flag("append")?.unwrap_or(false);
+        let destination = ArchiveDestination::create(&self.path, tags, append, session)?;
         Ok(Box::new(destination))
     }
 

@@ -79,13 +79,20 @@ impl Blobs {
         Ok(Self { config: parsed.config.digest, layers })
     }
 
-    /// Makes the image's entry in the list.
-    pub fn entry(&self, names: Vec<String>) -> Image {
-        Image {
-            config: config_name(&self.config),
+    /// Makes the image's entry in the list; `member` tells the names of the files.
+    ///
+    /// # Errors
+    /// Those of `member`.
+    pub fn entry(
+        &self,
+        names: Vec<String>,
+        member: impl Fn(&Digest) -> Result<String>,
+    ) -> Result<Image> {
+        Ok(Image {
+            config: member(&self.config)?,
             repo_tags: Some(names),
-            layers: Some(self.layers.iter().map(layer_name).collect()),
-        }
+            layers: Some(self.layers.iter().map(&member).collect::<Result<_>>()?),
+        })
     }
 }
 
@@ -120,6 +127,11 @@ impl Images {
                 .with_hint(hint)
         })?;
         Self::parse(&bytes)
+    }
+
+    /// Returns what the list says, image by image.
+    pub fn into_entries(self) -> Vec<Image> {
+        self.0
     }
 
     fn parse(bytes: &[u8]) -> Result<Self> {

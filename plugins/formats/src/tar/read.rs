@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read as _, Seek, SeekFrom};
+use std::io::{self, Read as _, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use diolkos_sdk::{Blob, Error, ErrorKind, Result};
 
+use super::BLOCK;
 use crate::files::{Stretch, failed};
 
 /// The most members that an archive may have.
@@ -140,6 +142,25 @@ impl TarFile {
     pub fn broken(&self, why: &str) -> Error {
         Error::new(ErrorKind::Corrupt, format!("{}: {why}", self.path.display()))
     }
+}
+
+/// Returns each member's name, and the bytes that it takes with its headers and padding, in order.
+pub(super) fn stretches(file: &File) -> io::Result<Vec<(String, Range<u64>)>> {
+    let mut file = file.try_clone()?;
+    file.rewind()?;
+    let mut found = Vec::new();
+    let mut begin = 0;
+    let mut archive = tar::Archive::new(&file);
+    for entry in archive.entries_with_seek()? {
+        let entry = entry?;
+        let name = clean(&String::from_utf8_lossy(&entry.path_bytes()));
+        let end = entry.raw_file_position().checked_add(entry.size());
+        let end = end.and_then(|end| end.checked_next_multiple_of(BLOCK));
+        let end = end.ok_or(io::ErrorKind::InvalidData)?;
+        found.push((name, begin..end));
+        begin = end;
+    }
+    Ok(found)
 }
 
 /// Returns what a link means that stands at `name`.

@@ -1,14 +1,18 @@
 //! Writing members whose names and sizes are known at their end.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read as _, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileExt as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use diolkos_sdk::{BlobSums, BlobWriter, Error, ErrorKind, FileTarget, Result};
+use diolkos_sdk::{BlobSums, BlobWriter, Error, ErrorKind, FileTarget, Host, Result};
 
-use super::{BLOCK, Member};
+use super::read::stretches;
+use super::{BLOCK, Member, TarFile};
+use crate::files::failed;
 
 /// Names longer than this do not fit into a header, and stand before it in two blocks.
 const SHORT_NAME: usize = 100;
@@ -34,6 +38,58 @@ impl TarWriter {
     /// Begins an archive in an empty file.
     pub fn new(file: File) -> Arc<Self> {
         Arc::new(Self { file, state: Mutex::new(State { end: 0, busy: false }) })
+    }
+
+    /// Copies the members of another archive but for some, to the beginning of this one, as they are.
+    /// `path` is the other's, for messages.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`] for what is no tar archive.
+    pub fn take_over(&self, from: &File, path: &Path, without: &[&str], host: &Host) -> Result<()> {
+        let reading = |error| failed("read", path, error);
+        let mut state = self.state();
+        // Stretches without a gap are copied as one.
+        let mut stretch = 0..0;
+        for (name, place) in stretches(from).map_err(reading)? {
+            host.check_cancelled()?;
+            if without.contains(&name.as_str()) {
+                continue;
+            }
+            if place.start != stretch.end {
+                state.end += self.copy_from(from, &stretch, state.end).map_err(writing)?;
+                stretch.start = place.start;
+            }
+            stretch.end = place.end;
+        }
+        state.end += self.copy_from(from, &stretch, state.end).map_err(writing)?;
+        Ok(())
+    }
+
+    fn copy_from(&self, from: &File, place: &Range<u64>, to: u64) -> io::Result<u64> {
+        let length = place.end - place.start;
+        let (mut from, mut target) = (from, &self.file);
+        from.seek(SeekFrom::Start(place.start))?;
+        target.seek(SeekFrom::Start(to))?;
+        // The kernel moves the bytes, or shares them where the file system can.
+        let count = io::copy(&mut from.take(length), &mut target)?;
+        // The last member may lack its padding, which then reads as nothing here.
+        if count + BLOCK <= length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(length)
+    }
+
+    /// Opens what was written so far, for reading; `None` for nothing. `path` is for messages.
+    ///
+    /// # Errors
+    /// Those of [`TarFile::new`].
+    pub fn as_file(&self, path: &Path) -> Result<Option<TarFile>> {
+        if self.state().end == 0 {
+            return Ok(None);
+        }
+        // Reading moves the file's position, which writing does not need.
+        let file = self.file.try_clone().map_err(writing)?;
+        TarFile::new(path, file).map(Some)
     }
 
     /// Begins a member, whose name may be a `long` one of more than 100 bytes. `name` is asked for it
@@ -232,9 +288,6 @@ fn padded(offset: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use super::super::TarFile;
     use super::*;
 
     const LONG: &str = "blobs/sha512/0123456789012345678901234567890123456789012345678901234567890123\
