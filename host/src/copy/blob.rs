@@ -347,24 +347,30 @@ impl BlobCopy<'_> {
         started: Started,
     ) -> Input {
         pipe::stage(scope, move |output| {
-            let mut start = std::io::Cursor::new(started.start);
-            let mut reader = ResumingReader::new(
-                self.source,
-                self.blob,
-                started.reader,
-                started.from + start.get_ref().len() as u64,
-                self.counter.clone(),
-                self.retry,
-            );
-            output.fill(|buffer| match start.read(buffer) {
-                Ok(count) if count > 0 => Ok(count),
-                _ => reader.read(buffer),
-            })
+            let mut bytes = self.bytes(started);
+            output.fill(|buffer| bytes(buffer))
         })
     }
 
-    /// Starts the stages that read, verify and decompress. The last buffer arrives only after the
-    /// digest of all of the source's bytes was found right.
+    /// Returns what reads the source from where it was looked at.
+    fn bytes(&self, started: Started) -> impl FnMut(&mut [u8]) -> Result<usize> {
+        let mut start = std::io::Cursor::new(started.start);
+        let mut reader = ResumingReader::new(
+            self.source,
+            self.blob,
+            started.reader,
+            started.from + start.get_ref().len() as u64,
+            self.counter.clone(),
+            self.retry,
+        );
+        move |buffer| match start.read(buffer) {
+            Ok(count) if count > 0 => Ok(count),
+            _ => reader.read(buffer),
+        }
+    }
+
+    /// Starts the stages that read and verify, and that decompress: each is work for a core. The end
+    /// arrives only after the digest of all of the source's bytes was found right.
     fn uncompressed<'scope>(
         &'scope self,
         scope: &'scope std::thread::Scope<'scope, '_>,
@@ -372,17 +378,27 @@ impl BlobCopy<'_> {
         size: Option<u64>,
         found: Compression,
     ) -> Input {
-        let raw = self.pump(scope, started);
+        let mut verified = pipe::stage(scope, move |output| {
+            let mut verifier = Verifier::new(&self.blob.digest, size);
+            let mut bytes = self.bytes(started);
+            output.fill(|buffer| {
+                let count = bytes(buffer)?;
+                verifier.update(&buffer[..count])?;
+                Ok(count)
+            })?;
+            verifier.finish().map(drop)
+        });
         pipe::stage(scope, move |output| {
-            let verifier = Verifier::new(&self.blob.digest, size);
-            let mut verified = Verified { input: raw, verifier };
             let result = (|| {
                 let mut decoder = compress::decoder(found, &mut verified)?;
                 output.fill(|buffer| {
                     decoder.read(buffer).map_err(|error| unwrap_io(error, "decompressing"))
                 })?;
                 drop(decoder);
-                verified.finish()
+                // What the decoder left over was verified too, and only its end says so.
+                std::io::copy(&mut verified, &mut std::io::sink())
+                    .map(drop)
+                    .map_err(|error| unwrap_io(error, "reading"))
             })();
             result.map_err(|error| self.reading(error))
         })
@@ -413,35 +429,6 @@ pub(super) struct Started {
     pub start: Vec<u8>,
     /// Where in the blob those bytes begin.
     pub from: u64,
-}
-
-/// Verifies what is read through it.
-struct Verified<'a> {
-    input: Input,
-    verifier: Verifier<'a>,
-}
-
-impl Verified<'_> {
-    /// Reads what a decoder left over, and checks the whole.
-    fn finish(mut self) -> Result<()> {
-        let mut rest = vec![0; 32 << 10];
-        loop {
-            match self.read(&mut rest) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => return Err(unwrap_io(error, "reading")),
-            }
-        }
-        self.verifier.finish().map(drop)
-    }
-}
-
-impl Read for Verified<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.input.read(buffer)?;
-        self.verifier.update(&buffer[..count]).map_err(std::io::Error::other)?;
-        Ok(count)
-    }
 }
 
 /// Hashes what is read through it.
