@@ -126,10 +126,19 @@ pub struct Image {
 impl Image {
     /// Makes an image of layers.
     pub fn new(format: Format, platform: Platform, layers: &[LayerForm]) -> Self {
-        let diff_ids: Vec<_> = layers.iter().map(|layer| sha256(&layer.tar)).collect();
-        let history: Vec<_> = (1..=layers.len())
+        let history = (1..=layers.len())
             .map(|n| json!({"created": "2024-05-06T07:08:09Z", "created_by": format!("step {n}")}))
             .collect();
+        Self::with_history(format, platform, layers, history)
+    }
+
+    fn with_history(
+        format: Format,
+        platform: Platform,
+        layers: &[LayerForm],
+        history: Vec<Value>,
+    ) -> Self {
+        let diff_ids: Vec<_> = layers.iter().map(|layer| sha256(&layer.tar)).collect();
         let mut config = platform.json();
         config["created"] = "2024-05-06T07:08:09.123456789Z".into();
         config["config"] = json!({
@@ -173,6 +182,50 @@ impl Image {
             platform: Some(platform),
             blobs,
         }
+    }
+
+    /// Makes an image whose layers hold all that is hard to keep, one of them twice and one empty, and
+    /// whose history has steps that made no layer.
+    pub fn hard_things(format: Format, packing: Packing) -> Self {
+        // cap_net_raw+ep, as `setcap` writes it.
+        let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let base = Layer::new()
+            .directory("./")
+            .directory("etc")
+            .file("etc/passwd", "root:x:0:0:root:/:/bin/sh\n")
+            .file_with_xattr("etc/marked", "marked\n", "user.diolkos", &[0, 1, 254, 255])
+            .file_with_xattr("etc/ping", "ping\n", "security.capability", &capability)
+            .hard_link("etc/shadow-copy", "etc/passwd")
+            .symlink("lib", "usr/lib")
+            .symlink("absolute", "/etc/../etc/passwd")
+            .fifo("etc/pipe")
+            .device("null", 1, 3)
+            .file("empty", "")
+            .file("zeros", vec![0; 300_000])
+            .directory("opaque")
+            .file("opaque/old", vec![7; 300_000])
+            .odd(b"na\xefve \xff\x01", 0o644, (1234, 70_000), 1_700_000_000)
+            .odd(b"setuid", 0o4755, (0, 0), 0)
+            .odd(b"sticky", 0o1644, (0, 3_000_000), -86_400)
+            .odd(b"future", 0o600, (0, 0), 9_000_000_000)
+            .file_changed_at("fraction", "1700000000.123456789");
+        let twice = || Layer::new().file("twice", "the same\n");
+        let top = Layer::new()
+            .whiteout("etc/passwd")
+            .whiteout("never/was")
+            .directory("opaque")
+            .file("opaque/new", "seen\n")
+            .opaque("opaque")
+            .program(&format!("opt/{}", "long-name-".repeat(18)), "#!/bin/sh\n");
+        let layers = [base, twice(), Layer::new(), top, twice()];
+        let layers = layers.map(|layer| LayerForm::new(layer, packing));
+        let step = |n: usize| match n {
+            // These made no layer.
+            0 | 3 | 7 => json!({"created_by": format!("step {n}"), "empty_layer": true}),
+            n => json!({"created": "2024-05-06T07:08:09Z", "created_by": format!("step {n}")}),
+        };
+        let history = (0..8).map(step).collect();
+        Self::with_history(format, Platform::AMD64, &layers, history)
     }
 
     /// Makes a small image with two gzip layers, whose content depends on `seed`.

@@ -81,6 +81,55 @@ impl Layer {
         self.entry(EntryType::Regular, &format!("{directory}/.wh..wh..opq"), 0o644, None, b"")
     }
 
+    /// Adds an entry whose name may be any bytes, up to 100 of them, with a mode, an owner and the
+    /// time of its last change, which may be before 1970.
+    #[must_use]
+    pub fn odd(mut self, name: &[u8], mode: u32, (uid, gid): (u64, u64), changed: i64) -> Self {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Regular);
+        header.as_old_mut().name[..name.len()].copy_from_slice(name);
+        header.set_mode(mode);
+        header.set_uid(uid);
+        header.set_gid(gid);
+        match u64::try_from(changed) {
+            Ok(changed) => header.set_mtime(changed),
+            // As GNU tar writes what octal digits do not hold: two's complement, the first bit set.
+            Err(_) => {
+                let field = &mut header.as_old_mut().mtime;
+                field.fill(0xff);
+                field[4..].copy_from_slice(&changed.to_be_bytes());
+            }
+        }
+        header.set_size(4);
+        header.set_cksum();
+        self.0.append(&header, &b"odd\n"[..]).expect("a vector takes every byte");
+        self
+    }
+
+    /// Adds a file that was changed at a fraction of a second.
+    #[must_use]
+    pub fn file_changed_at(mut self, path: &str, time: &str) -> Self {
+        let extension = [("mtime", time.as_bytes())];
+        self.0.append_pax_extensions(extension).expect("a vector takes every byte");
+        self.file(path, "changed\n")
+    }
+
+    /// Adds a character device.
+    #[must_use]
+    pub fn device(mut self, path: &str, major: u32, minor: u32) -> Self {
+        let mut header = Header::new_ustar();
+        header.set_entry_type(EntryType::Char);
+        header.set_mode(0o666);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_700_000_000);
+        header.set_size(0);
+        header.set_device_major(major).expect("it is a small number");
+        header.set_device_minor(minor).expect("it is a small number");
+        self.0.append_data(&mut header, path, &b""[..]).expect("a vector takes every byte");
+        self
+    }
+
     /// Returns the finished archive.
     pub fn tar(self) -> Vec<u8> {
         self.0.into_inner().expect("a vector takes every byte")

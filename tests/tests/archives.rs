@@ -14,28 +14,8 @@ use diolkos_tests::{
 };
 use serde_json::{Value, json};
 
-/// An image whose layers hold what real ones do, one of them twice.
 fn image(packing: Packing) -> Image {
-    let layers = || {
-        let base = Layer::new()
-            .directory("etc")
-            .file("etc/passwd", "root:x:0:0:root:/:/bin/sh\n")
-            .file_with_xattr("etc/marked", "marked\n", "user.diolkos", &[0, 1, 254, 255])
-            .hard_link("etc/shadow-copy", "etc/passwd")
-            .symlink("lib", "usr/lib")
-            .fifo("etc/pipe")
-            .file("empty", "")
-            .file("opaque/old", vec![7; 300_000]);
-        let top = Layer::new()
-            .whiteout("etc/passwd")
-            .opaque("opaque")
-            .program(&format!("opt/{}", "long-name-".repeat(18)), "#!/bin/sh\n");
-        let again = Layer::new().file("twice", "the same\n");
-        let twice = Layer::new().file("twice", "the same\n");
-        [base, again, top, twice]
-    };
-    let layers = layers().map(|layer| LayerForm::new(layer, packing));
-    Image::new(Format::Oci, Platform::AMD64, &layers)
+    Image::hard_things(Format::Oci, packing)
 }
 
 fn world() -> (Home, Image) {
@@ -117,29 +97,6 @@ fn a_docker_archive_is_the_one_that_skopeo_writes() {
                 .succeed()
         };
         assert_eq!(raw(&mut home.diolkos()).stdout, raw(&mut home.skopeo()).stdout);
-    }
-}
-
-#[test]
-fn an_image_survives_every_way_through_every_transport() {
-    let registry = Registry::start().unwrap();
-    for packing in [Packing::Gzip, Packing::Zstd, Packing::Plain] {
-        let home = Home::new();
-        image(packing).write_layout(&home.path("in"), "1").unwrap();
-        let expected = identity(&home, "oci:in:1");
-        let mut from = "oci:in:1".to_owned();
-        let ways =
-            ["docker-archive", "oci-archive", "dir", "docker-archive", "docker", "oci-archive"];
-        for (n, way) in ways.iter().chain(["oci", "docker-archive", "oci"].iter()).enumerate() {
-            let to = match *way {
-                "docker" => registry.reference(&format!("app{n}:1")),
-                "dir" => format!("dir:way{n}"),
-                way => format!("{way}:way{n}:x:1"),
-            };
-            home.copy(&[], &from, &to).expect_success();
-            assert_eq!(identity(&home, &to), expected, "{to}");
-            from = to;
-        }
     }
 }
 
