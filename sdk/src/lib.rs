@@ -11,6 +11,7 @@
 //! - [`model`]: digests, references, descriptors, platforms, errors.
 //! - [`transport`]: the traits, and the values their methods take and return.
 //! - [`session`]: what a call may use: options, cancellation, log, temporary directory.
+//! - [`image_config`]: the extension by which a destination knows what comes.
 //! - [`login`]: the extension by which a transport keeps logins.
 //! - [`abi`]: the stable binary interface behind the traits. Authors never need it.
 //! - `aio` (feature `async`): a runtime of the plugin's own, for async libraries.
@@ -21,6 +22,7 @@ pub mod abi;
 pub mod aio;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod image_config;
 pub mod login;
 pub mod model;
 pub mod resume;

@@ -91,14 +91,13 @@ impl Layer {
         header.set_mode(mode);
         header.set_uid(uid);
         header.set_gid(gid);
-        match u64::try_from(changed) {
-            Ok(changed) => header.set_mtime(changed),
+        if let Ok(changed) = u64::try_from(changed) {
+            header.set_mtime(changed);
+        } else {
             // As GNU tar writes what octal digits do not hold: two's complement, the first bit set.
-            Err(_) => {
-                let field = &mut header.as_old_mut().mtime;
-                field.fill(0xff);
-                field[4..].copy_from_slice(&changed.to_be_bytes());
-            }
+            let field = &mut header.as_old_mut().mtime;
+            field.fill(0xff);
+            field[4..].copy_from_slice(&changed.to_be_bytes());
         }
         header.set_size(4);
         header.set_cksum();

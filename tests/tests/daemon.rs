@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use diolkos_tests::{
     Authority, DockerDaemon, Fault, Format, Home, Image, Layer, LayerForm, Layout, Packing,
-    Platform, Registry, Run as _, Script, ScriptedDaemon, peak_memory, require, require_root,
+    Platform, Registry, Run as _, Script, ScriptedDaemon, noise, peak_memory, require,
+    require_root,
 };
 use serde_json::Value;
 
@@ -69,6 +70,54 @@ fn an_image_in_the_daemon_has_its_name_and_its_id() {
         assert_eq!(identity(&home, &[&from], "docker-daemon:r.example:5000/other:2"), expected);
         daemon.docker(&["rmi", "-f", &id]).succeed();
     }
+}
+
+#[test]
+fn what_the_daemon_has_already_is_neither_fetched_nor_sent() {
+    let Some(daemon) = DockerDaemon::start() else { return };
+    let registry = Registry::start().unwrap();
+    let home = Home::new();
+    let layer = |seed| LayerForm::new(Layer::new().file("f", noise(300_000, seed)), Packing::Gzip);
+    let first = Image::new(Format::Oci, Platform::AMD64, &[layer(1), layer(2), layer(3)]);
+    // The base comes again on top, and what was second is third.
+    let layers = [layer(1), layer(4), layer(2), layer(1)];
+    let second = Image::new(Format::Oci, Platform::AMD64, &layers);
+    let layers = [layer(1), layer(2), layer(5)];
+    let third = Image::new(Format::Docker, Platform::AMD64, &layers);
+    for (tag, image) in [("1", &first), ("2", &second), ("3", &third)] {
+        image.seed(&registry, "app", tag);
+    }
+    let to = format!("--dest-daemon-host={}", daemon.host());
+    let from = format!("--src-daemon-host={}", daemon.host());
+    let pull = |tag: &str, image: &Image| {
+        registry.forget_requests();
+        let destination = format!("docker-daemon:app:{tag}");
+        home.copy(&[&to], &registry.reference(&format!("app:{tag}")), &destination)
+            .expect_success();
+        let said = daemon.docker(&["image", "inspect", &format!("app:{tag}"), "-f", "{{.Id}}"]);
+        assert_eq!({ said }.succeed().stdout.trim(), image.config().unwrap());
+        let fetched = registry.requests_of("GET", "/blobs/").len();
+        let config = registry.requests_of("GET", &image.config().unwrap()).len();
+        assert_eq!(config, 1, "the config is asked for once");
+        fetched - 1
+    };
+    assert_eq!(pull("1", &first), 3);
+    assert_eq!(pull("1", &first), 0);
+    assert_eq!(pull("3", &third), 1);
+    // Of the second, no layer is where it would be on the same ones, but for one that is repeated.
+    assert_eq!(pull("2", &second), 3);
+    let tarred = |tag: &str| {
+        let archive = format!("docker-archive:{tag}.tar");
+        home.copy(&[], &registry.reference(&format!("app:{tag}")), &archive).expect_success();
+        identity(&home, &[], &archive)
+    };
+    for tag in ["1", "2", "3"] {
+        let there = identity(&home, &[&from], &format!("docker-daemon:app:{tag}"));
+        assert_eq!(there, tarred(tag));
+    }
+    // What is gone is sent again.
+    daemon.docker(&["rmi", "-f", "app:1", "app:2", "app:3"]).succeed();
+    assert_eq!(pull("1", &first), 3);
 }
 
 #[test]
@@ -141,9 +190,9 @@ fn skopeo_and_docker_see_what_we_see() {
 fn layers_reach_the_daemon_without_a_copy_on_disk_or_in_memory() {
     let daemon = ScriptedDaemon::start(Script::default()).unwrap();
     let home = Home::new();
-    let noise = |seed| Layer::new().file("noise", diolkos_tests::noise(24 << 20, seed));
+    let layer = |seed| Layer::new().file("noise", noise(24 << 20, seed));
     let layers =
-        [LayerForm::new(noise(1), Packing::Stored), LayerForm::new(noise(2), Packing::Plain)];
+        [LayerForm::new(layer(1), Packing::Stored), LayerForm::new(layer(2), Packing::Plain)];
     Image::new(Format::Oci, Platform::AMD64, &layers).write_layout(&home.path("in"), "1").unwrap();
     let host = format!("--dest-daemon-host={}", daemon.host());
     let mut command = home.copy_command(&[&host], "oci:in:1", "docker-daemon:app:1");

@@ -272,6 +272,7 @@ impl Opened {
             host: self.host.clone(),
             temp_dir: &self.temp_dir,
             abort: self.abort.clone(),
+            configs: Mutex::default(),
             written: Mutex::new(HashMap::new()),
         }
     }

@@ -47,6 +47,8 @@ pub(super) struct Copier<'a> {
     pub temp_dir: &'a Path,
     /// Makes `host` report cancellation, so that the other threads stop.
     pub abort: Arc<AtomicBool>,
+    /// Configs that were read before their turn.
+    pub configs: Mutex<HashMap<Digest, Vec<u8>>>,
     /// What became of blobs of this copy's earlier images.
     pub written: Mutex<HashMap<Digest, LayerWritten>>,
 }
@@ -122,6 +124,7 @@ impl Copier<'_> {
     /// Describes what [`Self::copy`] would do, asking the destination what it has but changing
     /// nothing there.
     pub(super) fn plan(&self, image: &Image<'_>) -> Result<ImagePlan> {
+        self.tell_config(image)?;
         let jobs = jobs(image);
         let mut blobs = Vec::new();
         for job in &jobs {
@@ -180,6 +183,7 @@ impl Copier<'_> {
     ///
     /// `None`: the destination's reference names this very image, so nothing was or is to be done.
     fn copy_blobs(&self, image: &Image<'_>) -> Result<Option<Vec<LayerWritten>>> {
+        self.tell_config(image)?;
         let jobs = jobs(image);
         let results: Vec<Mutex<Option<LayerWritten>>> =
             jobs.iter().map(|_| Mutex::new(None)).collect();
@@ -277,6 +281,18 @@ impl Copier<'_> {
     }
 
     pub(super) fn copy_blob(&self, job: &Job<'_>, image: &Image<'_>) -> Result<LayerWritten> {
+        let config = lock(&self.configs).remove(&job.blob.digest);
+        if let Some(config) = config.filter(|_| job.role == BlobRole::Config) {
+            self.put_bytes(job.blob, job.role, &config)?;
+            return Ok(LayerWritten {
+                digest: job.blob.digest.clone(),
+                size: config.len() as u64,
+                compression: None,
+                diff_id: None,
+                urls_kept: false,
+                annotations_kept: true,
+            });
+        }
         let counter = Counter::default();
         self.progress.event(&Event::BlobStart {
             digest: job.blob.digest.clone(),

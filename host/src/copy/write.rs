@@ -1,9 +1,11 @@
 //! The manifest, in a type that the destination takes, and what belongs to it: converted configs,
 //! signatures.
 
+use std::sync::PoisonError;
+
 use diolkos_sdk::{
     BlobIncoming, BlobRole, BlobSums, Descriptor, Digest, Error, ErrorKind, Result, ResultExt,
-    Signature,
+    Signature, image_config,
 };
 
 use super::blob;
@@ -150,15 +152,41 @@ impl Copier<'_> {
         })
     }
 
+    /// Tells the config to a destination that wants to know it before the layers.
+    pub(super) fn tell_config(&self, image: &Image<'_>) -> Result<()> {
+        let Some(descriptor) = image.manifest.config() else { return Ok(()) };
+        if !image.manifest.is_container_image() || !image_config::is_wanted(self.destination) {
+            return Ok(());
+        }
+        let config = self.read_config(descriptor)?;
+        if let Err(error) = image_config::tell(self.destination, &config) {
+            let why = error.chain().join(": ");
+            self.host.debug(format!("destination: what it has of the image is not known: {why}"));
+        }
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        configs.insert(descriptor.digest.clone(), config);
+        Ok(())
+    }
+
     /// Reads a config into memory, verified.
     fn read_config(&self, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let known = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = known.get(&descriptor.digest) {
+            return Ok(config.clone());
+        }
+        drop(known);
         self.retry().run("config", || read_small(self.source, descriptor)).map_err(|error| {
             error.context(format!("source: reading config blob {}", descriptor.digest))
         })
     }
 
     /// Writes bytes of our own making.
-    fn put_bytes(&self, descriptor: &Descriptor, role: BlobRole, bytes: &[u8]) -> Result<()> {
+    pub(super) fn put_bytes(
+        &self,
+        descriptor: &Descriptor,
+        role: BlobRole,
+        bytes: &[u8],
+    ) -> Result<()> {
         let size = bytes.len() as u64;
         let incoming = BlobIncoming {
             digest: Some(descriptor.digest.clone()),

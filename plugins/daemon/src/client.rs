@@ -15,8 +15,9 @@ use diolkos_network::proxies::Proxies;
 use diolkos_network::tls::{self, Allowed, Certificates};
 use diolkos_sdk::aio::Runtime;
 use diolkos_sdk::{Error, ErrorKind, Host, Result, Session};
-use reqwest::{Method, Proxy, RequestBuilder, Response, Url, redirect};
+use reqwest::{Method, Proxy, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 
 use crate::endpoint::{Address, Endpoint};
@@ -34,6 +35,8 @@ const NEWEST: Version = Version(1, 51);
 const OLDEST: Version = Version(1, 24);
 /// Since when an image of several platforms is saved as one of them.
 pub(crate) const WITH_PLATFORM: Version = Version(1, 48);
+/// The longest answer in JSON, in bytes.
+const MAX_JSON: usize = 32 << 20;
 /// The longest answer that is read for its message, in bytes.
 const MAX_MESSAGE: usize = 64 << 10;
 
@@ -60,7 +63,7 @@ struct Inner {
     shown: String,
     runtime: Runtime,
     host: Host,
-    version: OnceCell<Version>,
+    spoken: OnceCell<Spoken>,
     tunnel: Option<Tunnel>,
 }
 
@@ -73,6 +76,13 @@ impl Version {
         let (major, minor) = text.trim().split_once('.')?;
         Some(Self(major.parse().ok()?, minor.parse().ok()?))
     }
+}
+
+/// What a daemon says of itself.
+#[derive(Clone, Copy)]
+struct Spoken {
+    version: Version,
+    is_docker: bool,
 }
 
 /// What a daemon says when it does not do what it was asked.
@@ -128,7 +138,7 @@ impl Daemon {
             shown: endpoint.shown.clone(),
             runtime: Runtime::new("docker-daemon")?,
             host: session.host.clone(),
-            version: OnceCell::new(),
+            spoken: OnceCell::new(),
             tunnel,
         })))
     }
@@ -145,6 +155,15 @@ impl Daemon {
 
     /// Returns the version of the API that is spoken; asked for once.
     pub async fn version(&self) -> Result<Version> {
+        Ok(self.spoken().await?.version)
+    }
+
+    /// Tells whether it is Docker, and not something else that speaks its language.
+    pub async fn is_docker(&self) -> Result<bool> {
+        Ok(self.spoken().await?.is_docker)
+    }
+
+    async fn spoken(&self) -> Result<Spoken> {
         let ask = || async {
             let mut tries = 0;
             let response = loop {
@@ -156,14 +175,36 @@ impl Daemon {
                     Err(error) => return Err(self.unanswered(&error)),
                 }
             };
-            let header = response.headers().get("api-version");
-            let told = header.and_then(|value| Version::parse(value.to_str().ok()?));
+            let header = |name| response.headers().get(name).and_then(|it| it.to_str().ok());
+            let told = header("api-version").and_then(Version::parse);
+            let is_docker = header("server").is_some_and(|name| name.starts_with("Docker/"));
             self.checked(response).await?;
             let version = told.unwrap_or(OLDEST).min(NEWEST);
             self.0.host.debug(format!("the daemon speaks version {version:?} of its API"));
-            Ok(version)
+            Ok(Spoken { version, is_docker })
         };
-        self.0.version.get_or_try_init(ask).await.copied()
+        self.0.spoken.get_or_try_init(ask).await.copied()
+    }
+
+    /// Asks for something that is answered in JSON; `None` for what is not there.
+    pub async fn json<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>> {
+        let response = self.sent(self.versioned(Method::GET, path, &[]).await?).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let mut response = self.checked(response).await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unanswered(&error))? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_JSON {
+                let message = format!("the daemon's answer to {path} is larger than it may be");
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
+        }
+        serde_json::from_slice(&body).map(Some).map_err(|error| {
+            let message = format!("the daemon's answer to {path} makes no sense");
+            Error::new(ErrorKind::Corrupt, message).with_source(error)
+        })
     }
 
     /// Begins a request to a path of the version that both sides know.

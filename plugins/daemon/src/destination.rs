@@ -4,7 +4,7 @@
 //! goes last; without it nothing is loaded. A copy that is given up closes the connection within
 //! the archive, which the daemon then forgets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use diolkos_formats::docker_archive::{Blobs, Image, NAME, config_name, layer_name, to_json};
@@ -14,12 +14,14 @@ use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
     Accepts, BlobIncoming, BlobRole, BlobSums, BlobWanted, BlobWriter, Committed, Descriptor,
     Destination, Digest, Error, ErrorKind, LayerForm, RawManifest, Reference, Result, TopLevel,
+    image_config,
 };
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Deserialize;
 
 use crate::client::Daemon;
+use crate::known;
 
 /// Bytes that are handed to the connection at a time.
 const CHUNK: usize = 256 << 10;
@@ -39,6 +41,10 @@ struct State {
     archive: Option<TarStream<Load>>,
     /// What it has by now: names and sizes of its members.
     members: HashMap<Digest, (String, u64)>,
+    /// Positions of layers that the daemon has.
+    known: HashSet<u32>,
+    /// Layers that are left out for that.
+    left_out: HashSet<Digest>,
     /// How many members were begun.
     begun: usize,
     busy: bool,
@@ -74,7 +80,15 @@ impl Destination for DaemonDestination {
     }
 
     fn reuse(&self, wanted: &BlobWanted) -> Result<Option<Descriptor>> {
-        let state = self.state();
+        let mut state = self.state();
+        // A layer in zstd would have to be named in the manifest, which has no word for it.
+        if let BlobRole::Layer(position) = wanted.role
+            && state.known.contains(&position)
+            && !wanted.blob.media_type.ends_with("zstd")
+        {
+            state.left_out.insert(wanted.blob.digest.clone());
+            return Ok(Some(wanted.blob.clone()));
+        }
         let found = state.members.get(&wanted.blob.digest);
         Ok(found.map(|(_, size)| Descriptor { size: Some(*size), ..wanted.blob.clone() }))
     }
@@ -115,6 +129,16 @@ impl Destination for DaemonDestination {
         Ok(())
     }
 
+    fn extension(&self, name: &str, input: &[u8]) -> Option<Result<Vec<u8>>> {
+        image_config::answer(name, input, |config| {
+            let asking = known::layers(&self.daemon, &self.name, config);
+            let known = self.daemon.runtime().block_on(self.daemon.host(), asking)?;
+            self.daemon.host().debug(format!("the daemon has {} of the layers", known.len()));
+            self.state().known = known;
+            Ok(())
+        })
+    }
+
     fn commit(self: Box<Self>, _: &TopLevel) -> Result<Committed> {
         let mut state = self.state();
         let entry = state.entry(&self.name)?;
@@ -138,7 +162,8 @@ impl State {
         })?;
         let member = |digest: &Digest| {
             let found = self.members.get(digest).map(|(name, _)| name.clone());
-            found.ok_or_else(|| {
+            let left_out = || self.left_out.contains(digest).then(|| layer_name(digest));
+            found.or_else(left_out).ok_or_else(|| {
                 Error::new(ErrorKind::Internal, format!("commit of an image without {digest}"))
             })
         };

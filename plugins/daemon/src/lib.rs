@@ -4,6 +4,7 @@
 //! - [`source`]: what `docker save` does, into a temporary file that is read in place: the daemon
 //!   sends the list of what an image consists of last.
 //! - [`destination`]: what `docker load` does, as bytes come, without a copy of the image.
+//! - [`known`]: which layers a daemon has already.
 //! - [`endpoint`], [`contexts`]: which daemon is meant. [`ssh`]: one on another machine.
 //! - [`client`]: requests, and what went wrong with them.
 //!
@@ -18,6 +19,7 @@ mod client;
 mod contexts;
 mod destination;
 mod endpoint;
+mod known;
 mod options;
 mod reference;
 mod source;
