@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::Duration;
@@ -242,6 +241,13 @@ fn a_daemon_that_fails_is_quoted_and_the_copy_with_it() {
             "Error response from daemon: invalid tar header",
         ),
         (load(Some(1000), Some((503, "busy".to_owned()))), "Error response from daemon: busy"),
+        // What is no Docker daemon.
+        (load(None, Some((200, "<html>".to_owned()))), "parsing docker load progress"),
+        (load(None, Some((200, "{\"stream\":\"a\"".to_owned()))), "is cut short"),
+        (
+            load(None, Some((200, format!("{{\"stream\":\"a\"}}{error}")))),
+            "no space left on device",
+        ),
         (load(Some(1000), None), "error during connect to http://127.0.0.1:"),
         (load(None, None), "error during connect to http://127.0.0.1:"),
     ] {
@@ -346,7 +352,41 @@ fn the_daemon_is_the_one_that_dockers_own_client_would_use() {
     let tls = [("DOCKER_HOST", tcp.as_str()), ("DOCKER_CERT_PATH", &dir)];
     inspect(&[&tls[..], &[("DOCKER_TLS_VERIFY", "1")]].concat(), &[]).expect_success();
     inspect(&[&tls[..], &[("DOCKER_TLS", "1")]].concat(), &[]).expect_success();
+    // An authority that Docker's own variables name is believed alone.
+    let other = Authority::new().unwrap();
+    let theirs = other.certificate().display().to_string();
+    let trusted = authority.certificate().display().to_string();
+    let elsewhere = home.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    for name in ["cert.pem", "key.pem"] {
+        fs::copy(certificates.join(name), elsewhere.join(name)).unwrap();
+    }
+    let elsewhere_dir = elsewhere.display().to_string();
+    let system = |dir: &str| {
+        let variables = [
+            ("DOCKER_HOST", tcp.as_str()),
+            ("DOCKER_CERT_PATH", dir),
+            ("DOCKER_TLS_VERIFY", "1"),
+            ("SSL_CERT_FILE", &trusted),
+        ];
+        inspect(&variables, &[])
+    };
+    system(&elsewhere_dir).expect_code(1).expect_words(&["ca.pem` is missing"]);
+    fs::copy(&theirs, elsewhere.join("ca.pem")).unwrap();
+    system(&elsewhere_dir).expect_code(1).expect_words(&["signed by unknown authority"]);
+    system(&dir).expect_success();
     inspect(&[], &["--daemon-host", &tcp, "--cert-dir", &dir]).expect_success();
+    // A file of Docker's that makes no sense is passed over, as Docker's own client does it.
+    fs::create_dir_all(home.path("docker")).unwrap();
+    fs::write(home.path("docker/config.json"), "{").unwrap();
+    inspect(&[("DOCKER_TLS", "")], &[]).expect_code(1).expect_words(&[
+        "warning: which Docker context is in use is not known",
+        "unix:///var/run/docker.sock",
+    ]);
+    fs::remove_file(home.path("docker/config.json")).unwrap();
+    // A proxy that does not answer is not the daemon.
+    let far = [("DOCKER_HOST", "tcp://10.9.9.9:23750"), ("HTTP_PROXY", "http://127.0.0.1:1")];
+    inspect(&far, &[]).expect_code(1).expect_words(&["proxyconnect tcp", "HTTP_PROXY"]);
     // A flag comes before a variable.
     let wrong = ("DOCKER_HOST", "unix:///nosuch.sock");
     inspect(&[wrong], &["--daemon-host", &host]).expect_success();
@@ -512,9 +552,13 @@ fn a_socket_that_one_may_not_use_is_named() {
     let home = world(Packing::Gzip);
     let (Some(setpriv), true) = (require("setpriv"), require_root()) else { return };
     let Some(daemon) = DockerDaemon::start() else { return };
-    assert!(Path::new(&daemon.socket()).exists());
+    let path = daemon.socket();
+    let above = path.parent().unwrap();
+    fs::set_permissions(above, fs::Permissions::from_mode(0o711)).unwrap();
     let mut command = home.command(setpriv);
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
     command.arg(diolkos_tests::built_program()).args(["inspect", "--daemon-host", &daemon.host()]);
-    command.arg("docker-daemon:app:1").run().expect_code(1).expect_words(&["permission denied"]);
+    command.arg("docker-daemon:app:1").run().expect_code(1).expect_words(&[
+        "permission denied while trying to connect to the Docker daemon socket at",
+    ]);
 }

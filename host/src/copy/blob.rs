@@ -99,8 +99,9 @@ impl BlobCopy<'_> {
         };
         // A destination may find out here that it has the blob: before the source is asked.
         let mut writer = None;
-        if likely == Some(Action::Keep) {
-            match self.begin(Some(&self.blob.digest))? {
+        let knows_enough = self.spool.is_none() || self.blob.size.is_some();
+        if likely == Some(Action::Keep) && knows_enough {
+            match self.begin(Some(&self.blob.digest), self.blob.size)? {
                 None => return self.had(),
                 begun => writer = begun,
             }
@@ -115,7 +116,7 @@ impl BlobCopy<'_> {
         if action == Action::Keep {
             let writer = match writer {
                 Some(writer) => writer,
-                None => match self.begin(Some(&self.blob.digest))? {
+                None => match self.begin(Some(&self.blob.digest), size)? {
                     Some(writer) => writer,
                     None => return self.had(),
                 },
@@ -124,7 +125,7 @@ impl BlobCopy<'_> {
         } else {
             // The media type said otherwise than the bytes: begin again, without a digest.
             drop(writer);
-            let writer = self.begin(None)?.ok_or_else(|| {
+            let writer = self.begin(None, None)?.ok_or_else(|| {
                 Error::new(ErrorKind::Internal, "a blob without digest was taken for a known one")
             })?;
             self.change(start, size, found.unwrap_or(Compression::None), action, writer)
@@ -163,10 +164,11 @@ impl BlobCopy<'_> {
     pub(super) fn begin(
         &self,
         digest: Option<&Digest>,
+        size: Option<u64>,
     ) -> Result<Option<Box<dyn BlobWriter + '_>>> {
         let incoming = BlobIncoming {
             digest: digest.cloned(),
-            size: digest.and(self.blob.size),
+            size,
             media_type: self.blob.media_type.clone(),
             role: self.role,
             locations: self.locations.clone(),

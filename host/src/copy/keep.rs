@@ -62,7 +62,7 @@ impl BlobCopy<'_> {
             // byte: this writer takes that place, and gives it up where it is dropped.
             let begun = match received {
                 0 => None,
-                _ => Some(self.begin(Some(&self.blob.digest))?),
+                _ => Some(self.begin(Some(&self.blob.digest), self.blob.size)?),
             };
             breaks = if received >= furthest.saturating_add(PROGRESS) { 0 } else { breaks + 1 };
             furthest = furthest.max(received);
@@ -79,7 +79,7 @@ impl BlobCopy<'_> {
             started = self.start_at(history.rewind(received), &mut history)?;
             let begun = match begun {
                 Some(begun) => begun,
-                None => self.begin(Some(&self.blob.digest))?,
+                None => self.begin(Some(&self.blob.digest), self.blob.size)?,
             };
             let Some(next) = begun else { return Ok(None) };
             writer = next;

@@ -63,6 +63,9 @@ impl LayerRules {
         let target = self.named.unwrap_or(Compression::Gzip);
         match (self.form, found) {
             (LayerForm::Compress, Compression::None) => Action::Compress(target),
+            (LayerForm::Compress, Compression::Zstd) if !self.names_zstd => {
+                Action::Recompress(target)
+            }
             (LayerForm::Compress, found) if self.named.is_some() && found != target => {
                 Action::Recompress(target)
             }
@@ -460,6 +463,9 @@ mod tests {
         let schema2 = LayerRules::new(LayerForm::Preserve, &plain, &schema2);
         assert_eq!(schema2.action(zstd), Action::Decompress, "schema 2 has no word for it");
         assert_eq!(schema2.action(gzip), Action::Keep);
+        let types = [media_type::DOCKER_V2S2.to_owned()];
+        let schema2 = LayerRules::new(LayerForm::Compress, &plain, &types);
+        assert_eq!(schema2.action(zstd), Action::Recompress(gzip));
         let inflate = CopyRequest { layers: LayerRequest::Decompress, ..CopyRequest::default() };
         assert_eq!(rules(LayerForm::Preserve, &inflate).action(gzip), Action::Decompress);
         assert_eq!(rules(LayerForm::Compress, &inflate).action(gzip), Action::Keep);

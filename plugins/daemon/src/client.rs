@@ -6,6 +6,7 @@
 //! # Source
 //! Docker Engine API, "Versioning", "Errors", "Images".
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,7 @@ use crate::ssh::Tunnel;
 
 /// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How often the first request is sent.
+/// How often the first request is sent through TLS.
 const PINGS: u32 = 3;
 /// How often a quiet connection is checked while a daemon works.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -65,11 +66,19 @@ struct Inner {
     host: Host,
     spoken: OnceCell<Spoken>,
     tunnel: Option<Tunnel>,
+    tls: bool,
+    is_tcp: bool,
 }
 
 /// A version of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Version(u32, u32);
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
 
 impl Version {
     fn parse(text: &str) -> Option<Self> {
@@ -115,18 +124,21 @@ impl Daemon {
                 builder = builder.no_proxy().unix_socket(path.as_path());
                 "http://localhost".to_owned()
             }
-            Address::Ssh { destination, socket } => {
-                let opened = Tunnel::open(destination, socket.as_deref(), session)?;
+            Address::Ssh(far) => {
+                let opened = Tunnel::open(far, session)?;
                 builder = builder.no_proxy().unix_socket(opened.path());
                 tunnel = Some(opened);
                 "http://localhost".to_owned()
             }
             Address::Tcp { authority, prefix } => {
                 let scheme = if endpoint.tls.is_some() { "https" } else { "http" };
-                Proxies::current().check(scheme)?;
+                let base = format!("{scheme}://{authority}{prefix}");
+                if let Ok(url) = Url::parse(&base) {
+                    Proxies::current().check(&url)?;
+                }
                 let proxy = Proxy::custom(|url| Proxies::current().of(url).cloned());
                 builder = builder.proxy(proxy);
-                format!("{scheme}://{authority}{prefix}")
+                base
             }
         };
         let http = builder.build().map_err(|error| {
@@ -140,6 +152,8 @@ impl Daemon {
             host: session.host.clone(),
             spoken: OnceCell::new(),
             tunnel,
+            tls: endpoint.tls.is_some(),
+            is_tcp: matches!(endpoint.address, Address::Tcp { .. }),
         })))
     }
 
@@ -171,16 +185,18 @@ impl Daemon {
                 match self.request(Method::GET, "/_ping")?.send().await {
                     Ok(response) => break response,
                     // What a server says that does not want us may come too late to be read.
-                    Err(error) if tries < PINGS && !error.is_connect() => {}
+                    Err(error) if tries < PINGS && self.0.tls && !error.is_connect() => {}
                     Err(error) => return Err(self.unanswered(&error)),
                 }
             };
             let header = |name| response.headers().get(name).and_then(|it| it.to_str().ok());
             let told = header("api-version").and_then(Version::parse);
             let is_docker = header("server").is_some_and(|name| name.starts_with("Docker/"));
-            self.checked(response).await?;
+            let response = self.checked(response).await?;
+            // Read to its end, the connection is there for the next request.
+            self.text(response).await;
             let version = told.unwrap_or(OLDEST).min(NEWEST);
-            self.0.host.debug(format!("the daemon speaks version {version:?} of its API"));
+            self.0.host.debug(format!("the daemon speaks version {version} of its API"));
             Ok(Spoken { version, is_docker })
         };
         self.0.spoken.get_or_try_init(ask).await.copied()
@@ -214,9 +230,10 @@ impl Daemon {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<RequestBuilder> {
-        let Version(major, minor) = self.version().await?;
-        let mut url = self.url(&format!("/v{major}.{minor}{path}"))?;
-        url.query_pairs_mut().extend_pairs(query);
+        let mut url = self.url(&format!("/v{}{path}", self.version().await?))?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
         Ok(self.0.http.request(method, url))
     }
 
@@ -250,6 +267,8 @@ impl Daemon {
         let kind = match status.as_u16() {
             401 | 403 => ErrorKind::Denied,
             404 => ErrorKind::NotFound,
+            429 => ErrorKind::RateLimited,
+            502..=504 => ErrorKind::Unavailable,
             _ => ErrorKind::Unsupported,
         };
         let words = if words.is_empty() { status.to_string() } else { words };
@@ -282,7 +301,7 @@ impl Daemon {
         }
         let io = failures::find::<io::Error>(error).map(io::Error::kind);
         let is_tls = failures::find::<rustls::Error>(error).is_some();
-        if error.is_connect() && !is_tls {
+        if error.is_connect() && !is_tls && !self.has_proxy() {
             if io == Some(io::ErrorKind::PermissionDenied) {
                 let message = format!(
                     "permission denied while trying to connect to the Docker daemon socket at {}",
@@ -312,6 +331,12 @@ impl Daemon {
             Some(hint) => error.with_hint(hint),
             None => error,
         }
+    }
+
+    /// Tells whether it is reached through a proxy, which then is what cannot be reached.
+    fn has_proxy(&self) -> bool {
+        let is_tcp = self.0.is_tcp;
+        is_tcp && Url::parse(&self.0.base).is_ok_and(|url| Proxies::current().of(&url).is_some())
     }
 
     fn cannot_connect(&self) -> String {

@@ -14,7 +14,7 @@ use diolkos_formats::files;
 use diolkos_sdk::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
-use crate::endpoint::Tls;
+use crate::endpoint::{Needs, Tls};
 
 /// The context that always exists, and means what the environment says.
 const DEFAULT: &str = "default";
@@ -61,7 +61,7 @@ struct Config {
 /// default one.
 ///
 /// # Errors
-/// The file cannot be read, or is no JSON.
+/// The file cannot be read, or is no JSON. Docker's own client goes on then.
 pub(crate) fn current(dir: &Path) -> Result<Option<String>> {
     let path = dir.join("config.json");
     let Some(bytes) = files::read_if_any(&path, MAX_FILE)? else { return Ok(None) };
@@ -102,7 +102,8 @@ pub(crate) fn read(dir: &Path, name: &str) -> Result<Context> {
     let tls = (has_files || docker.skip_tls_verify).then(|| Tls {
         verify: !docker.skip_tls_verify,
         dir: has_files.then_some(files),
-        must_exist: false,
+        needs: Needs::Nothing,
+        exclusive: true,
     });
     Ok(Context { host: docker.host, tls })
 }

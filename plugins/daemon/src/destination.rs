@@ -13,8 +13,8 @@ use diolkos_network::sending::{self, Part, Sending};
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
     Accepts, BlobIncoming, BlobRole, BlobSums, BlobWanted, BlobWriter, Committed, Descriptor,
-    Destination, Digest, Error, ErrorKind, LayerForm, RawManifest, Reference, Result, TopLevel,
-    image_config,
+    Destination, Digest, Error, ErrorKind, Host, LayerForm, RawManifest, Reference, Result,
+    TopLevel, image_config,
 };
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Method, RequestBuilder, Response};
@@ -25,8 +25,8 @@ use crate::known;
 
 /// Bytes that are handed to the connection at a time.
 const CHUNK: usize = 256 << 10;
-/// The longest line of an answer, in bytes.
-const MAX_LINE: usize = 64 << 10;
+/// The longest message in an answer, in bytes.
+const MAX_MESSAGE: usize = 1 << 20;
 
 /// An image that is being loaded.
 pub(crate) struct DaemonDestination {
@@ -45,8 +45,9 @@ struct State {
     known: HashSet<u32>,
     /// Layers that are left out for that.
     left_out: HashSet<Digest>,
-    /// How many members were begun.
+    /// How many members were begun, and for which blobs.
     begun: usize,
+    begun_for: HashSet<Digest>,
     busy: bool,
     blobs: Option<Blobs>,
 }
@@ -106,11 +107,24 @@ impl Destination for DaemonDestination {
             return Err(Error::new(ErrorKind::Internal, message));
         }
         state.begun += 1;
+        // Programs that take the first member of a name must not find one that was given up.
+        let again = if state.begun_before(blob.digest.as_ref()) {
+            format!("{}-", state.begun)
+        } else {
+            String::new()
+        };
         let name = match (&blob.digest, blob.role) {
-            (Some(digest), BlobRole::Config) => config_name(digest),
-            (Some(digest), BlobRole::Layer(_)) => layer_name(digest),
+            (Some(digest), BlobRole::Config) => format!("{again}{}", config_name(digest)),
+            (Some(digest), BlobRole::Layer(_)) => format!("{again}{}", layer_name(digest)),
             (None, _) => format!("blob-{}", state.begun),
         };
+        if let Some(broken) = state.archive.as_ref().and_then(|archive| archive.sink().failure()) {
+            if !state.members.is_empty() {
+                return Err(broken);
+            }
+            // Nothing is lost: it may begin again.
+            state.archive = None;
+        }
         if state.archive.is_none() {
             state.archive = Some(TarStream::new(Load::begin(&self.daemon)?));
         }
@@ -151,6 +165,11 @@ impl Destination for DaemonDestination {
 }
 
 impl State {
+    /// Notes that a blob's member is begun, and tells whether one was before.
+    fn begun_before(&mut self, digest: Option<&Digest>) -> bool {
+        digest.is_some_and(|digest| !self.begun_for.insert(digest.clone()))
+    }
+
     fn archive(&mut self) -> Result<&mut TarStream<Load>> {
         self.archive.as_mut().ok_or_else(gone)
     }
@@ -206,7 +225,16 @@ struct Load {
     daemon: Daemon,
     /// `None` once the daemon has answered.
     sending: Option<Sending<()>>,
+    /// What it said, if that was no success.
+    failure: Option<Vec<String>>,
     buffer: Vec<u8>,
+}
+
+/// Whether a daemon has answered before all was sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Nothing,
+    Success,
 }
 
 impl Load {
@@ -219,34 +247,49 @@ impl Load {
             Ok(Sending::new(parts, answer))
         })?;
         let buffer = Vec::with_capacity(CHUNK);
-        Ok(Self { daemon: daemon.clone(), sending: Some(sending), buffer })
+        Ok(Self { daemon: daemon.clone(), sending: Some(sending), failure: None, buffer })
     }
 
-    fn send(&mut self, part: Part) -> Result<()> {
-        let Some(sending) = &mut self.sending else { return Err(stopped()) };
+    /// Returns why nothing can be sent any more. It cannot be mended by trying again: what was sent
+    /// before is lost with the request.
+    fn failure(&self) -> Option<Error> {
+        let mut chain = self.failure.as_ref()?.iter().rev();
+        let innermost = Error::new(ErrorKind::Io, chain.next()?.clone());
+        Some(chain.fold(innermost, |error, outer| error.context(outer.clone())))
+    }
+
+    fn send(&mut self, part: Part) -> Result<Heard> {
+        let Some(sending) = &mut self.sending else {
+            return Err(self.failure().unwrap_or_else(stopped));
+        };
         let host = self.daemon.host().clone();
         let handed = async { Ok(sending.hand_over(part).await) };
         match self.daemon.runtime().block_on(&host, handed)? {
-            None => Ok(()),
+            None => Ok(Heard::Nothing),
             Some(answer) => {
                 self.sending = None;
-                answer.and_then(|()| Err(stopped()))
+                if let Err(error) = &answer {
+                    self.failure = Some(error.chain());
+                }
+                answer.map(|()| Heard::Success)
             }
         }
     }
 
-    fn flush(&mut self) -> Result<()> {
+    fn flush(&mut self) -> Result<Heard> {
         if self.buffer.is_empty() {
-            return Ok(());
+            return Ok(Heard::Nothing);
         }
         let bytes = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
         self.send(Part::Bytes(bytes))
     }
 
-    /// Ends the archive and waits for what the daemon makes of it.
+    /// Ends the archive and waits for what the daemon makes of it. It may have seen the archive's end
+    /// before the request's.
     fn answer(mut self) -> Result<()> {
-        self.flush()?;
-        self.send(Part::End)?;
+        if self.flush()? == Heard::Success || self.send(Part::End)? == Heard::Success {
+            return Ok(());
+        }
         let Some(sending) = &mut self.sending else { return Err(stopped()) };
         self.daemon.runtime().block_on(self.daemon.host(), sending.answer())
     }
@@ -258,8 +301,9 @@ impl Sink for Load {
         while !rest.is_empty() {
             let (now, later) = rest.split_at(rest.len().min(CHUNK - self.buffer.len()));
             self.buffer.extend_from_slice(now);
-            if self.buffer.len() == CHUNK {
-                self.flush()?;
+            if self.buffer.len() == CHUNK && self.flush()? == Heard::Success {
+                self.failure = Some(stopped().chain());
+                return Err(stopped());
             }
             rest = later;
         }
@@ -276,13 +320,13 @@ async fn load(daemon: Daemon, request: RequestBuilder) -> Result<()> {
     let loading = |error: Error| error.context("starting a load operation in docker engine");
     let response = daemon.sent(request).await.map_err(loading)?;
     let response = daemon.checked(response).await.map_err(loading)?;
-    read_lines(&daemon, response).await
+    read_messages(&daemon, response).await
 }
 
-/// A line of the daemon's answer, as far as it matters here.
+/// A message in the daemon's answer, as far as it matters here.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(crate) struct Line {
+pub(crate) struct Message {
     #[serde(rename = "errorDetail")]
     detail: Option<Detail>,
     error: Option<String>,
@@ -294,51 +338,93 @@ struct Detail {
     message: String,
 }
 
-impl Line {
+impl Message {
     /// Returns what went wrong, if something did.
     pub fn error(self) -> Option<String> {
         let detail = self.detail.map(|detail| detail.message);
-        detail.filter(|words| !words.is_empty()).or(self.error)
-    }
-}
-
-async fn read_lines(daemon: &Daemon, mut response: Response) -> Result<()> {
-    let mut line = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| daemon.unanswered(&error))? {
-        for byte in chunk {
-            if byte == b'\n' {
-                judge(daemon, &line)?;
-                line.clear();
-            } else if line.len() < MAX_LINE {
-                line.push(byte);
-            }
+        match (detail, self.error) {
+            (Some(words), _) if !words.is_empty() => Some(words),
+            (Some(_), None) => Some("an error without words".to_owned()),
+            (_, error) => error,
         }
     }
-    judge(daemon, &line)
 }
 
-fn judge(daemon: &Daemon, line: &[u8]) -> Result<()> {
-    let line = line.trim_ascii();
-    if line.is_empty() {
-        return Ok(());
+/// Reads messages, which follow each other with or without white space, to the last one.
+async fn read_messages(daemon: &Daemon, mut response: Response) -> Result<()> {
+    let mut rest = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| daemon.unanswered(&error))? {
+        rest.extend_from_slice(&chunk);
+        let used = judge(daemon.host(), &rest)?;
+        rest.drain(..used);
+        if rest.len() > MAX_MESSAGE {
+            return Err(no_messages("a message is longer than any may be"));
+        }
     }
-    daemon.host().debug(format!("the daemon says: {}", String::from_utf8_lossy(line)));
-    let parsed = serde_json::from_slice::<Line>(line).unwrap_or_default();
-    parsed.error().map_or(Ok(()), |words| {
-        Err(Error::new(ErrorKind::Io, format!("docker engine reported: {words:?}")))
-    })
+    if !rest.trim_ascii().is_empty() {
+        return Err(no_messages("the last message is cut short"));
+    }
+    Ok(())
+}
+
+/// Judges whole messages, and returns how many bytes they take.
+fn judge(host: &Host, bytes: &[u8]) -> Result<usize> {
+    let mut messages = serde_json::Deserializer::from_slice(bytes).into_iter::<Message>();
+    let mut used = 0;
+    while let Some(message) = messages.next() {
+        match message {
+            Ok(message) => {
+                let end = messages.byte_offset();
+                let text = String::from_utf8_lossy(&bytes[used..end]);
+                host.debug(format!("the daemon says: {}", text.trim()));
+                used = end;
+                if let Some(words) = message.error() {
+                    let words = format!("docker engine reported: {words:?}");
+                    return Err(Error::new(ErrorKind::Io, words));
+                }
+            }
+            Err(error) if error.is_eof() => break,
+            Err(error) => return Err(no_messages(&error.to_string())),
+        }
+    }
+    Ok(used)
+}
+
+fn no_messages(why: &str) -> Error {
+    Error::new(ErrorKind::Io, format!("parsing docker load progress: {why}"))
+        .with_hint("check that the address is a Docker daemon's")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn judged(text: &str) -> Result<usize> {
+        judge(&Host::silent(), text.as_bytes())
+    }
+
     #[test]
-    fn a_line_tells_an_error_in_either_form() {
-        let error = |text: &str| serde_json::from_str::<Line>(text).unwrap().error();
-        assert_eq!(error(r#"{"errorDetail":{"message":"a"},"error":"b"}"#).as_deref(), Some("a"));
-        assert_eq!(error(r#"{"errorDetail":{"code":1},"error":"b"}"#).as_deref(), Some("b"));
-        assert_eq!(error(r#"{"error":"b"}"#).as_deref(), Some("b"));
-        assert_eq!(error(r#"{"stream":"Loaded image: a:1\n"}"#), None);
+    fn a_message_tells_an_error_in_either_form() {
+        let error = |text: &str| judged(text).unwrap_err().message().to_owned();
+        for (text, words) in [
+            (r#"{"errorDetail":{"message":"a"},"error":"b"}"#, "\"a\""),
+            (r#"{"errorDetail":{"code":1},"error":"b"}"#, "\"b\""),
+            (r#"{"errorDetail":{"code":5}}"#, "without words"),
+            (r#"{"error":"b"}"#, "\"b\""),
+            ("{\"stream\":\"a\"}{\"errorDetail\":{\n\"message\":\"no room\"}}", "no room"),
+            ("<html>", "parsing docker load progress"),
+            ("{}x", "parsing docker load progress"),
+        ] {
+            assert!(error(text).contains(words), "{text}: {}", error(text));
+        }
+    }
+
+    #[test]
+    fn a_message_that_has_not_ended_waits_for_the_rest() {
+        let whole = r#"{"stream":"Loaded image: a:1\n"}"#;
+        assert_eq!(judged(whole).unwrap(), whole.len());
+        assert_eq!(judged("{\"stream\":\"a\"}\r\n{\"stre").unwrap(), 14);
+        assert_eq!(judged("").unwrap(), 0);
+        assert_eq!(judged(" \r\n").unwrap(), 0);
     }
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use diolkos_network::tls::{Certificates, ClientCertificate, certificates};
 use diolkos_sdk::{Error, ErrorKind, Host, Result};
+use reqwest::Url;
 
 use crate::contexts;
 use crate::options::Options;
@@ -42,11 +43,17 @@ pub(crate) enum Address {
         authority: String,
         prefix: String,
     },
-    /// What `ssh` takes as its destination, and the daemon's socket there, if it is told.
-    Ssh {
-        destination: String,
-        socket: Option<String>,
-    },
+    Ssh(Far),
+}
+
+/// A daemon on another machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Far {
+    pub user: Option<String>,
+    pub host: String,
+    pub port: Option<u16>,
+    /// The daemon's socket there, if it is told.
+    pub socket: Option<String>,
 }
 
 /// How certificates are used.
@@ -55,8 +62,18 @@ pub(crate) struct Tls {
     pub verify: bool,
     /// Where `ca.pem`, `cert.pem` and `key.pem` are.
     pub dir: Option<PathBuf>,
-    /// Whether a directory with none of them is a mistake.
-    pub must_exist: bool,
+    pub needs: Needs,
+    /// Whether `ca.pem` is believed alone, and not beside the system's authorities.
+    pub exclusive: bool,
+}
+
+/// What a directory of certificates must hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Nothing,
+    /// One of them, whichever.
+    Something,
+    Authority,
 }
 
 /// What the environment says of daemons.
@@ -90,7 +107,8 @@ impl Environment {
         (self.tls || self.tls_verify).then(|| Tls {
             verify: self.tls_verify,
             dir: self.cert_path.clone().or_else(|| self.config_dir.clone()),
-            must_exist: self.cert_path.is_some(),
+            needs: if self.tls_verify { Needs::Authority } else { Needs::Nothing },
+            exclusive: true,
         })
     }
 }
@@ -101,16 +119,19 @@ impl Endpoint {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for an address that is none, or a context that does not exist.
     pub fn find(options: &Options, host: &Host) -> Result<Self> {
-        let (endpoint, why) = Self::resolve(options, &Environment::current())?;
+        let (endpoint, why) = Self::resolve(options, &Environment::current(), host)?;
         host.debug(format!("the Docker daemon at {} is meant, by {why}", endpoint.shown));
         Ok(endpoint)
     }
 
-    fn resolve(options: &Options, environment: &Environment) -> Result<(Self, String)> {
+    fn resolve(
+        options: &Options,
+        environment: &Environment,
+        host: &Host,
+    ) -> Result<(Self, String)> {
         if let Some(text) = &options.host {
-            let tls = Tls { verify: true, dir: None, must_exist: true };
-            let tls = (!text.starts_with("http://")).then_some(tls);
-            return Ok((Self::new(text, tls, options)?, "--daemon-host".to_owned()));
+            let tls = Tls { verify: true, dir: None, needs: Needs::Nothing, exclusive: false };
+            return Ok((Self::new(text, Some(tls), options)?, "--daemon-host".to_owned()));
         }
         if let Some(text) = &environment.host {
             let found = Self::new(text, environment.tls(), options);
@@ -120,7 +141,7 @@ impl Endpoint {
         if let Some(dir) = &environment.config_dir {
             let (name, why) = match &environment.context {
                 Some(name) => (Some(name.clone()), "DOCKER_CONTEXT"),
-                None => (contexts::current(dir)?, "the current context"),
+                None => (current_context(dir, host), "the current context"),
             };
             if let Some(name) = name.filter(|name| !contexts::is_default(name)) {
                 let context = contexts::read(dir, &name)?;
@@ -140,33 +161,34 @@ impl Endpoint {
         let mut tls = tls;
         if let Some(dir) = &options.cert_dir {
             let verify = tls.as_ref().is_none_or(|tls| tls.verify);
-            tls = Some(Tls { verify, dir: Some(dir.clone()), must_exist: true });
+            let (dir, needs) = (Some(dir.clone()), Needs::Something);
+            tls = Some(Tls { verify, dir, needs, exclusive: false });
         }
+        let text = text.trim();
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) => (scheme, rest),
             // For Docker's client, it may lack; as an option, it may not.
-            None if options.host.is_none() && text.contains(':') => ("tcp", text),
-            None => {
-                let message = format!("unable to parse docker host `{text}`");
-                return Err(invalid(message).with_hint(
-                    "write unix:///PATH, tcp://HOST:PORT, http://HOST:PORT or ssh://[USER@]HOST",
-                ));
-            }
+            None if options.host.is_none() => ("tcp", text),
+            None => return Err(unparsable(text, None)),
         };
-        let shown = format!("{scheme}://{}", rest.rsplit_once('@').map_or(rest, |(_, host)| host));
+        let mut shown = without_user(text);
         let address = match scheme {
-            "unix" if rest.is_empty() => Address::Unix("/var/run/docker.sock".into()),
+            "unix" if rest.is_empty() => {
+                USUAL.clone_into(&mut shown);
+                Address::Unix(USUAL.trim_start_matches("unix://").into())
+            }
             "unix" => Address::Unix(rest.into()),
             "tcp" | "http" | "https" => {
                 if scheme == "https" && tls.is_none() {
-                    tls = Some(Tls { verify: true, dir: None, must_exist: false });
+                    let needs = Needs::Nothing;
+                    tls = Some(Tls { verify: true, dir: None, needs, exclusive: false });
                 }
-                if scheme == "http" && options.cert_dir.is_none() {
+                if scheme == "http" {
                     tls = None;
                 }
-                tcp(rest, tls.is_some())?
+                tcp(text, rest, tls.is_some())?
             }
-            "ssh" => ssh(rest)?,
+            "ssh" => Address::Ssh(ssh(text)?),
             other => {
                 return Err(invalid(format!("the Docker daemon cannot be reached by `{other}:`"))
                     .with_hint("unix, tcp, http, https and ssh are known"));
@@ -189,10 +211,16 @@ impl Tls {
     /// [`ErrorKind::InvalidInput`] for half a pair of certificate and key, broken ones, and a
     /// directory without any that was given for them.
     pub fn certificates(&self) -> Result<Certificates> {
-        let mut known = Certificates::default();
+        let mut known = Certificates { exclusive: self.exclusive, ..Certificates::default() };
         let Some(dir) = &self.dir else { return Ok(known) };
         let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|name| dir.join(name));
-        if self.must_exist && ![&ca, &cert, &key].iter().any(|path| path.exists()) {
+        if self.needs == Needs::Authority && !ca.exists() {
+            return Err(invalid(format!("`{}` is missing", ca.display()))
+                .with_hint("without verification, DOCKER_TLS in place of DOCKER_TLS_VERIFY does"));
+        }
+        // A context may do without an authority of its own.
+        known.exclusive &= ca.exists();
+        if self.needs == Needs::Something && ![&ca, &cert, &key].iter().any(|it| it.exists()) {
             let message = format!("`{}` holds no ca.pem, cert.pem or key.pem", dir.display());
             return Err(invalid(message));
         }
@@ -216,42 +244,81 @@ fn lacks(missing: &Path, present: &Path) -> Error {
     invalid(format!("`{}` is missing beside `{}`", missing.display(), present.display()))
 }
 
-/// Parses `HOST[:PORT][/PREFIX]`.
-fn tcp(text: &str, tls: bool) -> Result<Address> {
-    let (authority, prefix) = match text.split_once('/') {
-        Some((authority, prefix)) => (authority, format!("/{}", prefix.trim_end_matches('/'))),
-        None => (text, String::new()),
-    };
-    let url = reqwest::Url::parse(&format!("http://{authority}/"))
-        .map_err(|error| invalid(format!("unable to parse docker host `{text}`: {error}")))?;
-    let has_port = authority.rsplit_once(':').is_some_and(|(host, port)| {
-        !host.is_empty() && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
-    });
-    let mut authority = url.host_str().unwrap_or_default().to_owned();
-    let usual = if tls { PORTS.0 } else { PORTS.1 };
-    // The port of http is left out of what was parsed.
-    let port = if has_port { url.port_or_known_default() } else { None }.unwrap_or(usual);
-    authority = format!("{authority}:{port}");
-    Ok(Address::Tcp { authority, prefix: if prefix == "/" { String::new() } else { prefix } })
+/// Returns the current context, as far as Docker's file tells it.
+fn current_context(dir: &Path, host: &Host) -> Option<String> {
+    contexts::current(dir).unwrap_or_else(|error| {
+        host.warn(format!(
+            "which Docker context is in use is not known: {}",
+            error.chain().join(": ")
+        ));
+        None
+    })
 }
 
-/// Parses `[USER@]HOST[:PORT][/SOCKET]`.
-fn ssh(text: &str) -> Result<Address> {
-    let (destination, socket) = match text.split_once('/') {
-        Some((destination, "")) => (destination, None),
-        Some((destination, socket)) => (destination, Some(format!("/{socket}"))),
-        None => (text, None),
+/// Returns an address without the user in it, and without a password.
+fn without_user(text: &str) -> String {
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
+    let end = rest.find('/').unwrap_or(rest.len());
+    let host = rest[..end].rsplit_once('@').map_or(rest, |(user, _)| &rest[user.len() + 1..]);
+    if scheme.is_empty() { host.to_owned() } else { format!("{scheme}://{host}") }
+}
+
+fn unparsable(text: &str, why: Option<String>) -> Error {
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    invalid(format!("unable to parse docker host `{}`{why}", without_user(text))).with_hint(
+        "write unix:///PATH, tcp://HOST:PORT, http://HOST:PORT or ssh://[USER@]HOST[:PORT]",
+    )
+}
+
+/// Parses the `[HOST][:PORT][/PREFIX]` of an address.
+fn tcp(text: &str, rest: &str, tls: bool) -> Result<Address> {
+    let (authority, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let usual = if tls { PORTS.0 } else { PORTS.1 };
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => {
+            let port: u16 = port.parse().map_err(|_| unparsable(text, Some("its port".into())))?;
+            (host, port)
+        }
+        _ => (authority, usual),
     };
-    let host = destination.rsplit_once('@').map_or(destination, |(_, host)| host);
-    // What begins with a dash would be an option of ssh.
-    if host.is_empty() || host.starts_with('-') || destination.starts_with('-') {
-        return Err(invalid(format!("unable to parse docker host `ssh://{text}`")));
+    let host = if host.is_empty() { "localhost" } else { host };
+    if host.contains(['?', '#', '@']) || prefix.contains(['?', '#']) {
+        return Err(unparsable(text, Some("a host, a port and a path are all it has".into())));
     }
-    if destination.split_once('@').is_some_and(|(user, _)| user.contains(':')) {
+    let url = Url::parse(&format!("http://{host}/"))
+        .map_err(|error| unparsable(text, Some(error.to_string())))?;
+    let authority = format!("{}:{port}", url.host_str().unwrap_or_default());
+    let prefix = prefix.trim_matches('/');
+    let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
+    Ok(Address::Tcp { authority, prefix })
+}
+
+/// Parses `ssh://[USER@]HOST[:PORT][/SOCKET]`.
+fn ssh(text: &str) -> Result<Far> {
+    let url = Url::parse(text).map_err(|error| unparsable(text, Some(error.to_string())))?;
+    if url.password().is_some() {
         return Err(invalid("a docker host with ssh has no password in it".to_owned())
             .with_hint("let `ssh` ask for it, or use a key"));
     }
-    Ok(Address::Ssh { destination: destination.to_owned(), socket })
+    let decoded = |text: &str| {
+        let bytes = percent_encoding::percent_decode_str(text);
+        bytes.decode_utf8().map(std::borrow::Cow::into_owned).unwrap_or_default()
+    };
+    let far = Far {
+        user: Some(decoded(url.username())).filter(|user| !user.is_empty()),
+        host: decoded(url.host_str().unwrap_or_default()),
+        port: url.port(),
+        socket: Some(decoded(url.path())).filter(|path| path.len() > 1),
+    };
+    let is_option = |word: &str| word.starts_with('-');
+    // What begins with a dash would be an option of ssh.
+    if far.host.is_empty() || is_option(&far.host) || far.user.as_deref().is_some_and(is_option) {
+        return Err(unparsable(text, None));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(unparsable(text, Some("a host and a path are all it has".into())));
+    }
+    Ok(far)
 }
 
 fn invalid(message: String) -> Error {
@@ -271,12 +338,14 @@ mod tests {
     }
 
     fn by_option(host: &str) -> Result<Endpoint> {
-        Endpoint::resolve(&given(host), &Environment::default()).map(|(endpoint, _)| endpoint)
+        Endpoint::resolve(&given(host), &Environment::default(), &Host::silent())
+            .map(|(endpoint, _)| endpoint)
     }
 
     fn by_variable(host: &str, environment: Environment) -> Result<Endpoint> {
         let environment = Environment { host: Some(host.to_owned()), ..environment };
-        Endpoint::resolve(&Options::default(), &environment).map(|(endpoint, _)| endpoint)
+        Endpoint::resolve(&Options::default(), &environment, &Host::silent())
+            .map(|(endpoint, _)| endpoint)
     }
 
     fn to(authority: &str, prefix: &str) -> Address {
@@ -293,19 +362,48 @@ mod tests {
         let http = by_option("http://h:80").unwrap();
         assert_eq!((http.address, http.tls), (to("h:80", ""), None));
         let lax = Options { tls_verify: Some(false), ..given("tcp://[::1]") };
-        let (lax, _) = Endpoint::resolve(&lax, &Environment::default()).unwrap();
+        let (lax, _) = Endpoint::resolve(&lax, &Environment::default(), &Host::silent()).unwrap();
         assert_eq!(lax.address, to("[::1]:2376", ""));
         assert!(!lax.tls.unwrap().verify);
-        for bad in ["foo", "foo:2375", "ftp://h", "tcp://", "tcp://a b", "ssh://", "ssh://-x"] {
+        let certificates = Options { cert_dir: Some("/x".into()), ..given("http://h:80") };
+        let (http, _) =
+            Endpoint::resolve(&certificates, &Environment::default(), &Host::silent()).unwrap();
+        assert_eq!(http.tls, None, "http is without TLS, whatever there is for it");
+        for bad in [
+            "foo",
+            "foo:2375",
+            "ftp://h",
+            "tcp://a b",
+            "tcp://h:1?x",
+            "tcp://h:x",
+            "ssh://",
+            "ssh://-x",
+            "ssh://-x@h",
+            "ssh://h?x",
+        ] {
             assert_eq!(by_option(bad).unwrap_err().kind(), ErrorKind::InvalidInput, "{bad}");
         }
+        let error = by_option("tcp://me:hush@h:x").unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hush"), "{error}");
     }
 
     #[test]
     fn a_variable_means_tls_if_another_says_so() {
         let plain = by_variable("tcp://h", Environment::default()).unwrap();
         assert_eq!((plain.address, plain.tls), (to("h:2375", ""), None));
-        assert_eq!(by_variable("h:99", Environment::default()).unwrap().address, to("h:99", ""));
+        for (text, address) in [
+            ("h:99", "h:99"),
+            (" tcp://h:99 ", "h:99"),
+            (":99", "localhost:99"),
+            ("localhost", "localhost:2375"),
+            ("tcp://", "localhost:2375"),
+            ("tcp://[::1]", "[::1]:2375"),
+        ] {
+            let found = by_variable(text, Environment::default()).unwrap();
+            assert_eq!(found.address, to(address, ""), "{text}");
+        }
+        let usual = by_variable("unix://", Environment::default()).unwrap();
+        assert_eq!(usual.shown, USUAL);
         let environment = Environment {
             tls_verify: true,
             config_dir: Some("/home/me/.docker".into()),
@@ -329,7 +427,7 @@ mod tests {
             ..Environment::default()
         };
         let find = |options: &Options, environment: Environment| {
-            Endpoint::resolve(options, &environment).map(|(found, _)| found.shown)
+            Endpoint::resolve(options, &environment, &Host::silent()).map(|(found, _)| found.shown)
         };
         let none = Options::default();
         assert_eq!(find(&none, environment(None, None)).unwrap(), USUAL);
@@ -346,10 +444,17 @@ mod tests {
 
     #[test]
     fn a_daemon_behind_ssh_has_a_user_and_a_socket() {
-        let found = by_option("ssh://me@h:22/run/d.sock").unwrap();
-        let socket = Some("/run/d.sock".to_owned());
-        assert_eq!(found.address, Address::Ssh { destination: "me@h:22".into(), socket });
-        assert_eq!(found.shown, "ssh://h:22/run/d.sock");
+        let far = |text: &str| match by_option(text).unwrap().address {
+            Address::Ssh(far) => far,
+            other => panic!("{other:?}"),
+        };
+        let found = far("ssh://me@h:22/run/d.sock");
+        assert_eq!((found.user.as_deref(), found.port), (Some("me"), Some(22)));
+        assert_eq!((found.host.as_str(), found.socket.as_deref()), ("h", Some("/run/d.sock")));
+        assert_eq!(by_option("ssh://me@h:22").unwrap().shown, "ssh://h:22");
+        assert_eq!(far("ssh://me%40dom@h:").user.as_deref(), Some("me@dom"));
+        let six = far("ssh://[2001:db8::5:6]");
+        assert_eq!((six.host.as_str(), six.port), ("[2001:db8::5:6]", None));
         let error = by_option("ssh://me:hush@h").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hush"));
     }
@@ -357,10 +462,18 @@ mod tests {
     #[test]
     fn half_a_pair_and_an_empty_directory_are_named() {
         let dir = tempfile::tempdir().unwrap();
-        let tls = Tls { verify: true, dir: Some(dir.path().into()), must_exist: true };
+        let tls = Tls {
+            verify: true,
+            dir: Some(dir.path().into()),
+            needs: Needs::Something,
+            exclusive: false,
+        };
         let words = |tls: &Tls| tls.certificates().err().unwrap().message().to_owned();
         assert!(words(&tls).contains("holds no ca.pem"));
-        assert!(Tls { must_exist: false, ..tls.clone() }.certificates().is_ok());
+        assert!(Tls { needs: Needs::Nothing, ..tls.clone() }.certificates().is_ok());
+        assert!(
+            words(&Tls { needs: Needs::Authority, ..tls.clone() }).contains("ca.pem` is missing")
+        );
         fs::write(dir.path().join("key.pem"), "").unwrap();
         assert!(words(&tls).contains("cert.pem` is missing beside"));
         fs::write(dir.path().join("ca.pem"), "").unwrap();

@@ -8,14 +8,14 @@ use std::io::Write as _;
 use std::path::Path;
 
 use diolkos_formats::docker_archive::{ArchiveSource, Choice, Image, Images};
-use diolkos_formats::files::failed;
+use diolkos_formats::files::{failed, no_room};
 use diolkos_formats::tar::TarFile;
 use diolkos_sdk::{Error, ErrorKind, Platform, PlatformChoice, Result, Session};
 use reqwest::Method;
 use serde_json::json;
 
 use crate::client::{Daemon, WITH_PLATFORM};
-use crate::destination::Line;
+use crate::destination::Message;
 use crate::reference::DaemonRef;
 
 /// How many of the last bytes may tell what went wrong.
@@ -48,7 +48,11 @@ pub(crate) fn open(daemon: &Daemon, image: &DaemonRef, session: &Session) -> Res
 
 fn find(file: File, image: &DaemonRef) -> Result<(TarFile, Image)> {
     let tar = TarFile::new(Path::new(&format!("docker-daemon:{}", image.text())), file)?;
-    let image = Images::read(&tar)?.find(&Choice::Only)?;
+    // What an archive's user may do about it is nothing here.
+    let hint = "the daemon is no Docker, or has several images of that name: try --override-arch";
+    let image = Images::read(&tar)
+        .and_then(|images| images.find(&Choice::Only))
+        .map_err(|error| error.with_hint(hint))?;
     Ok((tar, image))
 }
 
@@ -73,7 +77,7 @@ async fn save(
     loop {
         let chunk = response.chunk().await.map_err(|error| daemon.unanswered(&error))?;
         let Some(chunk) = chunk else { return Ok(tail) };
-        file.write_all(&chunk).map_err(|error| failed("write to a file in", directory, error))?;
+        file.write_all(&chunk).map_err(|error| no_room(directory, error))?;
         let last = &chunk[chunk.len().saturating_sub(TAIL)..];
         tail.extend_from_slice(last);
         tail.drain(..tail.len().saturating_sub(TAIL));
@@ -101,7 +105,8 @@ fn words(tail: &[u8]) -> Option<String> {
     let start = tail.windows(2).rposition(|pair| pair == b"{\"")?;
     // The object may hold another one.
     let all = (0..=start).rev().filter(|at| tail[*at..].starts_with(b"{\""));
-    all.filter_map(|at| serde_json::from_slice::<Line>(&tail[at..]).ok()).find_map(Line::error)
+    all.filter_map(|at| serde_json::from_slice::<Message>(&tail[at..]).ok())
+        .find_map(Message::error)
 }
 
 #[cfg(test)]

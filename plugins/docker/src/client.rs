@@ -106,9 +106,9 @@ impl Client {
         let url = Url::parse(&format!("https://{authority}/"))
             .map_err(|error| invalid(format!("invalid registry `{domain}`: {error}")))?;
         let home = url.host_str().unwrap_or_default().to_owned();
-        Proxies::current().check("https")?;
-        if !tls_verify {
-            Proxies::current().check("http")?;
+        Proxies::current().check(&url)?;
+        if !tls_verify && let Ok(plain) = Url::parse(&format!("http://{authority}/")) {
+            Proxies::current().check(&plain)?;
         }
         let settings = Settings {
             tls: tls::config(domain, tls_verify, options, host)?,

@@ -21,6 +21,17 @@ pub fn failed(operation: &str, path: &Path, error: io::Error) -> Error {
     if full { outer.with_hint("free some space there, or choose another place") } else { outer }
 }
 
+/// Makes the error of writing to a temporary file in a directory.
+pub fn no_room(directory: &Path, error: io::Error) -> Error {
+    let full = error.kind() == io::ErrorKind::StorageFull;
+    let error = failed("write to a file in", directory, error);
+    if full {
+        error.with_hint("free some space there, or name another directory with --tmpdir")
+    } else {
+        error
+    }
+}
+
 /// Returns an operating system's error in lower case and without its number.
 pub fn os_text(error: &io::Error) -> String {
     let text = error.to_string();
@@ -87,9 +98,9 @@ pub fn spool(mut from: impl Read, path: &Path, session: &Session) -> Result<File
         session.host.check_cancelled()?;
         match from.read(&mut buffer) {
             Ok(0) => return Ok(file),
-            Ok(count) => file
-                .write_all(&buffer[..count])
-                .map_err(|error| failed("write to a file in", directory, error))?,
+            Ok(count) => {
+                file.write_all(&buffer[..count]).map_err(|error| no_room(directory, error))?
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed("read", path, error)),
         }

@@ -63,10 +63,11 @@ impl Proxies {
         Self { http, https, direct, unusable }
     }
 
-    /// Refuses an environment that names no proxy where it should: going without one may be what
-    /// nobody wants. The value may hold a password, and is not told.
-    pub fn check(&self, scheme: &str) -> Result<()> {
-        let Some((_, variable)) = self.unusable.iter().find(|(of, _)| *of == scheme) else {
+    /// Refuses an environment that names no proxy where it should for a URL: going without one may be
+    /// what nobody wants. The value may hold a password, and is not told.
+    pub fn check(&self, url: &Url) -> Result<()> {
+        let unusable = self.unusable.iter().find(|(scheme, _)| *scheme == url.scheme());
+        let Some((_, variable)) = unusable.filter(|_| !self.is_direct(url)) else {
             return Ok(());
         };
         let message = format!("{variable} (or the same in lower case) is no address of a proxy");
@@ -81,12 +82,18 @@ impl Proxies {
             "http" => self.http.as_ref()?,
             _ => return None,
         };
-        let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
-        let port = url.port_or_known_default()?;
+        (!self.is_direct(url)).then_some(proxy)
+    }
+
+    /// Tells whether a URL is reached without a proxy, whatever proxies there are.
+    fn is_direct(&self, url: &Url) -> bool {
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else {
+            return true;
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
         let address: Option<IpAddr> = host.parse().ok();
         let here = host == "localhost" || address.is_some_and(|address| address.is_loopback());
-        let is_direct = here || self.direct.iter().any(|it| it.takes(host, address, port));
-        (!is_direct).then_some(proxy)
+        here || self.direct.iter().any(|it| it.takes(host, address, port))
     }
 }
 
@@ -217,8 +224,10 @@ mod tests {
             assert_eq!(proxy(none), None, "{none}");
         }
         let broken = Proxies::from(|name| (name == "http_proxy").then(|| "u:hush@p:x".to_owned()));
-        assert!(broken.check("https").is_ok());
-        let error = broken.check("http").unwrap_err();
+        let check = |url| broken.check(&Url::parse(url).unwrap());
+        assert!(check("https://r.example/").is_ok());
+        assert!(check("http://127.0.0.1:5000/").is_ok(), "it is reached without a proxy");
+        let error = check("http://r.example/").unwrap_err();
         assert!(error.message().contains("HTTP_PROXY") && !error.message().contains("hush"));
         let url = Url::parse("http://u:w@p:3128").unwrap();
         assert_eq!(shown(&url), "p:3128");

@@ -41,8 +41,10 @@ impl Default for Allowed {
 /// Certificates that files hold.
 #[derive(Default)]
 pub struct Certificates {
-    /// Authorities that are believed beside the system's.
+    /// Authorities that are believed.
     pub authorities: Vec<CertificateDer<'static>>,
+    /// Whether the system's are not.
+    pub exclusive: bool,
     /// What may be shown to a server that asks who we are, the preferred first.
     pub clients: Vec<ClientCertificate>,
 }
@@ -54,7 +56,7 @@ pub struct Certificates {
 pub fn config(allowed: Allowed, verify: bool, known: Certificates) -> Result<ClientConfig> {
     let provider = allowed.provider;
     let verifier: Arc<dyn ServerCertVerifier> = if verify {
-        verifier(&provider, known.authorities)?
+        verifier(&provider, known.authorities, known.exclusive)?
     } else {
         Arc::new(AnyCertificate(provider.clone()))
     };
@@ -175,8 +177,9 @@ fn system_roots() -> &'static RootCertStore {
 fn verifier(
     provider: &Arc<CryptoProvider>,
     extra: Vec<CertificateDer<'static>>,
+    exclusive: bool,
 ) -> Result<Arc<dyn ServerCertVerifier>> {
-    let mut roots = system_roots().clone();
+    let mut roots = if exclusive { RootCertStore::empty() } else { system_roots().clone() };
     roots.add_parsable_certificates(extra.iter().cloned());
     if roots.is_empty() {
         return Err(invalid(

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use backhand::{FilesystemReader, InnerNode, Node, Squashfs, SquashfsFileReader};
-use diolkos_formats::files::failed;
+use diolkos_formats::files::{failed, no_room};
 use diolkos_sdk::{Error, ErrorKind, Host, Result, Session};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
@@ -43,7 +43,7 @@ pub(crate) fn layer(
         .map_err(|error| failed("create a file in", directory, error))?;
     let hashed = Hashed { target, hash: Sha256::new(), size: 0 };
     let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER, hashed));
-    let writing = |error| failed("write to a file in", directory, error);
+    let writing = |error| no_room(directory, error);
     guarded(|| write(&filesystem, &mut tar, script, &session.host, directory))?;
     let hashed = tar
         .into_inner()
@@ -98,13 +98,13 @@ fn write(
         entry(filesystem, node, path, &mut links, tar).map_err(|error| {
             let shown = path.display();
             match error.kind() {
-                io::ErrorKind::StorageFull => failed("write to a file in", directory, error),
+                io::ErrorKind::StorageFull => no_room(directory, error),
                 _ => corrupt(format!("{shown}: {error}")),
             }
         })?;
     }
     if let Some(script) = script {
-        let adding = |error| failed("write to a file in", directory, error);
+        let adding = |error| no_room(directory, error);
         if !has_parent {
             let mut header = header(EntryType::Directory, 0o755);
             tar.append_data(&mut header, parent, io::empty()).map_err(adding)?;

@@ -17,7 +17,8 @@ pub trait Sink {
 /// An archive that is written in order. The size of a member is known when it begins.
 ///
 /// One member is written at a time. One that was given up is filled with zeros before the next one
-/// begins; of several members with one name, the last counts for whoever reads it.
+/// begins; what is written in its place needs another name, because some programs take the first
+/// member of a name and others the last.
 pub struct TarStream<S> {
     sink: S,
     /// What the member lacks that is being written.
@@ -30,6 +31,11 @@ impl<S: Sink> TarStream<S> {
     /// Begins an archive.
     pub fn new(sink: S) -> Self {
         Self { sink, missing: 0, padding: 0 }
+    }
+
+    /// Returns what takes the bytes.
+    pub fn sink(&self) -> &S {
+        &self.sink
     }
 
     /// Begins a file of `size` bytes.
@@ -118,7 +124,7 @@ mod tests {
         tar.begin("a", 700).unwrap();
         tar.write(&[1; 300]).unwrap();
         assert!(tar.finish().is_err(), "400 are missing");
-        tar.begin("a", 700).unwrap();
+        tar.begin("b", 700).unwrap();
         tar.write(&[2; 300]).unwrap();
         tar.write(&[2; 400]).unwrap();
         assert_eq!(tar.write(&[2]).unwrap_err().kind(), ErrorKind::Corrupt);
@@ -130,7 +136,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
         let read = TarFile::new(Path::new("x"), file).unwrap();
-        assert_eq!(read.read("a", 1000).unwrap().unwrap(), [2; 700]);
+        assert_eq!(read.read("b", 1000).unwrap().unwrap(), [2; 700]);
         assert_eq!(read.read("empty", 1000).unwrap().unwrap(), b"");
         assert_eq!(read.read(&"long".repeat(40), 1000).unwrap().unwrap(), b"text");
     }
