@@ -1,8 +1,9 @@
 //! Images in tar archives, beside skopeo and podman, and archives that are not what they should be.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -410,13 +411,18 @@ fn a_second_image_is_added_to_an_archive_and_all_of_them_are_found() {
     assert_eq!(identity(&home, "docker-archive:all.tar:r.example/other:2"), second);
     // What both have is there once; an image that is there already gets another name.
     let layers = |path: &str| {
-        let all = members(&home.path(path));
-        all.keys().filter(|name| name.len() == 68 && !name.contains('/')).count()
+        let mut archive = tar::Archive::new(File::open(home.path(path)).unwrap());
+        let name = |entry: std::io::Result<tar::Entry<'_, File>>| {
+            entry.unwrap().path().unwrap().display().to_string()
+        };
+        let names = archive.entries().unwrap().map(name);
+        names.filter(|name| name.len() == 68 && !name.contains('/')).count()
     };
     assert_eq!(layers("all.tar"), layers("plain.tar") + 1);
     add("oci:in:1", "docker-archive:all.tar:r.example/other:2").expect_success();
+    assert_eq!(layers("all.tar"), layers("plain.tar") + 1);
     assert_eq!(identity(&home, "docker-archive:all.tar:r.example/other:2"), first);
-    assert_eq!(identity(&home, "docker-archive:all.tar:@0"), second, "it has lost its name");
+    assert_eq!(identity(&home, "docker-archive:all.tar:@1"), second, "it has lost its name");
     assert_eq!(tags("all.tar"), json!(["docker.io/library/app:1", "r.example/other:2"]));
     let mut archive = tar::Archive::new(File::open(home.path("all.tar")).unwrap());
     let lists = archive
@@ -426,7 +432,7 @@ fn a_second_image_is_added_to_an_archive_and_all_of_them_are_found() {
     assert_eq!(lists.count(), 1, "programs that take the first one find all images");
     // Whoever reads such archives reads this one.
     if require("skopeo").is_some() {
-        for (which, expected) in [("app:1", &first), ("@0", &second)] {
+        for (which, expected) in [("app:1", &first), ("@1", &second)] {
             let to = format!("oci:theirs{}:1", which.len());
             home.skopeo().args(["copy", &format!("docker-archive:all.tar:{which}"), &to]).succeed();
             assert_eq!(identity(&home, &to), *expected);
@@ -446,6 +452,53 @@ fn a_second_image_is_added_to_an_archive_and_all_of_them_are_found() {
         assert_eq!(identity(&home, "docker-archive:saved.tar:app:1"), first);
         assert_eq!(identity(&home, "docker-archive:saved.tar:other:3"), second);
         daemon.docker(&["load", "-q", "-i", &saved]).succeed();
+    }
+}
+
+#[test]
+fn what_an_archive_holds_is_looked_at_before_it_is_used_again() {
+    let (home, _) = world();
+    home.copy(&[], "oci:in:1", "docker-archive:a.tar:app:1").expect_success();
+    let expected = identity(&home, "docker-archive:a.tar");
+    let mut bytes = fs::read(home.path("a.tar")).unwrap();
+    let at = bytes.windows(6).position(|bytes| bytes == b"marked").unwrap();
+    bytes[at + 600] ^= 1;
+    fs::write(home.path("a.tar"), &bytes).unwrap();
+    fs::set_permissions(home.path("a.tar"), Permissions::from_mode(0o666)).unwrap();
+    home.copy(&["--append"], "oci:in:1", "docker-archive:a.tar:app:2").expect_success();
+    assert_eq!(identity(&home, "docker-archive:a.tar:app:2"), expected);
+    let mode = fs::metadata(home.path("a.tar")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o666, "it is the same file to others");
+    // What else the list says of an image stays.
+    let mut members = members(&home.path("a.tar"));
+    let mut list: Value = serde_json::from_slice(&members["manifest.json"]).unwrap();
+    list[0]["Parent"] = "p".into();
+    members.insert("manifest.json".to_owned(), list.to_string().into_bytes());
+    write_archive(&home.path("b.tar"), &members);
+    home.copy(&["--append"], "oci:in:1", "docker-archive:b.tar:app:3").expect_success();
+    let again: Value =
+        serde_json::from_slice(&self::members(&home.path("b.tar"))["manifest.json"]).unwrap();
+    assert_eq!(again[0]["Parent"], "p");
+}
+
+#[test]
+fn of_several_that_make_an_archive_one_does_and_the_others_are_told() {
+    let (home, _) = world();
+    for round in 0..5 {
+        let path = format!("all{round}.tar");
+        let children: Vec<_> = (0..4)
+            .map(|n| {
+                let to = format!("docker-archive:{path}:app:{n}");
+                let mut command = home.copy_command(&["--append"], "oci:in:1", &to);
+                command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        let done = children.into_iter().filter_map(|mut child| child.wait().unwrap().code());
+        let done = done.filter(|code| *code == 0).count();
+        let listed =
+            home.diolkos().args(["list-tags", &format!("docker-archive:{path}")]).succeed();
+        assert_eq!(listed.json()["Tags"].as_array().unwrap().len(), done, "nobody's image is lost");
+        assert!(done > 0);
     }
 }
 

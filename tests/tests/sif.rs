@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use diolkos_tests::{Home, Layout, Run as _, noise, require, require_root, sha256};
+use diolkos_tests::{Home, Layout, Run as _, noise, peak_memory, require, require_root, sha256};
 use serde_json::Value;
 
 const DEFINITION: &str = "Bootstrap: docker\nFrom: alpine\n%environment\n    export A=1\n\
@@ -245,17 +245,75 @@ fn what_is_no_sound_file_is_refused_and_named() {
     // A file system that was cut short, and damaged ones.
     write_sif(&home.path("a.sif"), &squashfs[..squashfs.len() / 2], None);
     refuse(&["converting rootfs from SquashFS to Tarball", "is damaged"]);
-    for at in [0, 4, 8, 12, 20, 32, 48, 64, 72, 80, 88, squashfs.len() - 300] {
-        let mut damaged = squashfs.clone();
+    let copy = |squashfs: &[u8]| {
+        write_sif(&home.path("a.sif"), squashfs, None);
+        let _ = fs::remove_dir_all(home.path("out"));
+        let said = home.copy(&[], "sif:a.sif", "oci:out:1");
+        assert!(matches!(said.code, Some(0 | 1)), "{said:?}");
+        assert!(!said.stderr.contains("panicked"), "{}", said.stderr);
+        (said.code == Some(0)).then(|| image(&home, "out").0.into_keys().collect::<Vec<_>>())
+    };
+    let names = copy(&squashfs).expect("it is sound");
+    let mut command = home.command("mksquashfs");
+    command.arg(home.path("tree")).arg(home.path("plain.squashfs")).args(["-noappend", "-noI"]);
+    command.stdout(Stdio::null()).succeed();
+    let plain = fs::read(home.path("plain.squashfs")).unwrap();
+    let tables = u64::from_le_bytes(plain[64..72].try_into().unwrap());
+    let tables = usize::try_from(tables).unwrap();
+    // The superblock, and then each part of the tables, which say what files there are.
+    for (bytes, at) in [0, 4, 8, 12, 20, 32, 48, 64, 72, 80, 88]
+        .map(|at| (&squashfs, at))
+        .into_iter()
+        .chain((tables..plain.len() - 4).step_by(31).map(|at| (&plain, at)))
+    {
+        let mut damaged = bytes.clone();
         for byte in &mut damaged[at..at + 4] {
             *byte = !*byte;
         }
-        write_sif(&home.path("a.sif"), &damaged, None);
-        let said = home.copy(&[], "sif:a.sif", "dir:out");
-        assert!(matches!(said.code, Some(0 | 1)), "{at}: {said:?}");
-        assert!(!said.stderr.contains("panicked"), "{at}: {}", said.stderr);
+        let Some(found) = copy(&damaged) else { continue };
+        assert_eq!(found.len(), names.len(), "{at}: a file is lost: {found:?} of {names:?}");
     }
-    home.copy(&[], "dir:out", "sif:b.sif")
+    // What is of another kind is not called damaged.
+    let mut big_endian = squashfs.clone();
+    big_endian[..4].copy_from_slice(b"sqsh");
+    write_sif(&home.path("a.sif"), &big_endian, None);
+    refuse(&["the root file system"]);
+    write_sif(&home.path("a.sif"), &squashfs, None);
+    home.copy(&[], "sif:a.sif", "sif:b.sif")
         .expect_code(1)
         .expect_words(&["\"sif:\" locations can only be read from, not written to"]);
+}
+
+#[test]
+fn memory_does_not_grow_with_the_files_of_an_image() {
+    let Some(_) = require("mksquashfs") else { return };
+    let home = Home::new();
+    fs::create_dir(home.path("tree")).unwrap();
+    // Small ones, of which the file system keeps several in a block.
+    for n in 0..3000 {
+        let content = noise(40_000, n);
+        fs::write(home.path(format!("tree/{n}")), content).unwrap();
+    }
+    write_sif(&home.path("a.sif"), &squashfs(&home, "lz4"), None);
+    let mut command = home.copy_command(&[], "sif:a.sif", "dir:out");
+    let peak = peak_memory(&mut command);
+    assert!(peak < 80 << 20, "{peak} bytes for 120 MB of files");
+}
+
+#[test]
+fn directories_in_directories_end_nothing() {
+    let Some(_) = require("mksquashfs") else { return };
+    let home = Home::new();
+    let mut path = home.path("tree");
+    fs::create_dir(&path).unwrap();
+    // As deep as a path can be.
+    for _ in 0..1500 {
+        path.push("d");
+        if fs::create_dir(&path).is_err() {
+            break;
+        }
+    }
+    write_sif(&home.path("a.sif"), &squashfs(&home, "gzip"), None);
+    home.copy(&[], "sif:a.sif", "oci:out:1").expect_success();
+    assert!(image(&home, "out").0.len() > 1000);
 }

@@ -99,7 +99,7 @@ pub fn spool(mut from: impl Read, path: &Path, session: &Session) -> Result<File
         match from.read(&mut buffer) {
             Ok(0) => return Ok(file),
             Ok(count) => {
-                file.write_all(&buffer[..count]).map_err(|error| no_room(directory, error))?
+                file.write_all(&buffer[..count]).map_err(|error| no_room(directory, error))?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed("read", path, error)),

@@ -17,23 +17,25 @@ pub(crate) struct Command {
 
 /// Reads a definition; without one, or with nothing in it, a shell runs.
 pub(crate) fn command(definition: Option<&[u8]>) -> Command {
-    let text = String::from_utf8_lossy(definition.unwrap_or_default());
+    let text = definition.unwrap_or_default();
+    let text = text.strip_suffix(b"\n").unwrap_or(text);
     let (mut environment, mut runscript) = (Vec::new(), Vec::new());
-    let mut section = "";
-    for line in text.lines().map(str::trim) {
-        if line.starts_with('%') {
+    let mut section: &[u8] = b"";
+    for line in text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii) {
+        if line.starts_with(b"%") {
             section = line;
-        } else if section == "%environment" && !line.is_empty() && !line.starts_with('#') {
+        } else if section == b"%environment" && !line.is_empty() && !line.starts_with(b"#") {
             environment.push(line);
-        } else if section == "%runscript" {
+        } else if section == b"%runscript" {
             runscript.push(line);
         }
     }
     if environment.is_empty() && runscript.is_empty() {
         return Command { program: "bash".to_owned(), script: None };
     }
-    let script = format!("#!/bin/bash\n{}\n{}\n", environment.join("\n"), runscript.join("\n"));
-    Command { program: format!("/{SCRIPT}"), script: Some(script.into_bytes()) }
+    let newline: &[u8] = b"\n";
+    let parts = [b"#!/bin/bash", &environment.join(newline)[..], &runscript.join(newline), b""];
+    Command { program: format!("/{SCRIPT}"), script: Some(parts.join(newline)) }
 }
 
 #[cfg(test)]
@@ -44,6 +46,10 @@ mod tests {
 
     #[test]
     fn the_script_sets_the_environment_and_runs() {
+        assert_eq!(
+            command(Some(b"%runscript\n\xe9\xff")).script.unwrap(),
+            b"#!/bin/bash\n\n\xe9\xff\n"
+        );
         let text = b"Bootstrap: docker\n%environment\n  # why\n  export A=1\n\n%post\nmake\n\
                      %runscript\n  exec app \"$@\"\n\n%labels\nx y\n";
         let command = command(Some(text));

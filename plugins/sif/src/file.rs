@@ -86,8 +86,9 @@ impl Sif {
         }
         let objects = objects(&file, &header, length)
             .ok_or_else(|| broken("its descriptors are damaged, or it was cut short"))?;
-        let definition = objects.iter().find(|object| object.kind == DEFINITION);
-        let definition = match definition {
+        // Of several, none counts, as with other tools.
+        let mut definitions = objects.iter().filter(|object| object.kind == DEFINITION);
+        let definition = match definitions.next().filter(|_| definitions.next().is_none()) {
             Some(object) if object.place.size > MAX_DEFINITION => {
                 return Err(broken("its definition is too large"));
             }
@@ -141,8 +142,10 @@ fn objects(file: &File, header: &[u8], length: u64) -> Option<Vec<Object>> {
 }
 
 fn rootfs(objects: &[Object], path: &Path) -> Result<Stretch> {
-    let mut partitions = objects.iter().filter(|object| object.kind == PARTITION);
-    let primary = partitions.find(|object| i32_at(&object.extra, 4) == PRIMARY_SYSTEM);
+    let is_primary =
+        |object: &&Object| object.kind == PARTITION && i32_at(&object.extra, 4) == PRIMARY_SYSTEM;
+    let mut partitions = objects.iter().filter(is_primary);
+    let primary = partitions.next();
     let unsupported = |why: &str| Error::unsupported(format!("{}: {why}", path.display()));
     let Some(primary) = primary else {
         return Err(if objects.iter().any(|object| object.kind == OCI_INDEX) {
@@ -152,6 +155,9 @@ fn rootfs(objects: &[Object], path: &Path) -> Result<Stretch> {
             unsupported("it has no primary system partition")
         });
     };
+    if partitions.next().is_some() {
+        return Err(unsupported("it has several primary system partitions"));
+    }
     match i32_at(&primary.extra, 0) {
         SQUASHFS => Ok(primary.place),
         ENCRYPTED_SQUASHFS => Err(unsupported("its root file system is encrypted")),

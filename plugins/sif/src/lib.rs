@@ -2,9 +2,10 @@
 //!
 //! Only reading. Its root file system becomes the one layer, and what its definition runs a script.
 //! The layer is made once, into a temporary file, straight from the squashfs: no other program is
-//! needed, nothing is unpacked, and owners are kept without being root. Hard links stay links.
-//! Deliberately absent: extended attributes, with a warning where there are some; file systems that
-//! are encrypted or no squashfs.
+//! needed, nothing is unpacked, and owners are kept without being root. Hard links of files stay
+//! links. Deliberately absent: extended attributes, with a warning where there are some;
+//! file systems that are encrypted or no squashfs. The library that reads it knows neither links of
+//! 256 bytes and more nor more than 2048 users and groups.
 //!
 //! - `reference`: `sif:PATH`.
 //! - `file`: what is where in such a file. `definition`: the script.

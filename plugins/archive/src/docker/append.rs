@@ -9,18 +9,21 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use diolkos_formats::docker_archive::{Image, Images, NAME};
+use diolkos_formats::docker_archive::{Image, Images, NAME, sha256};
 use diolkos_formats::files::failed;
 use diolkos_formats::inflate::{Form, MAGIC};
 use diolkos_formats::tar::{Member, TarFile};
-use diolkos_sdk::{Digest, Error, ErrorKind, Reference, Result, Session};
+use diolkos_sdk::{Algorithm, Digest, Error, ErrorKind, Host, Reference, Result, Session};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use super::legacy::{REPOSITORIES, Repositories};
 use crate::output::Output;
 
 /// What lists an archive's images; what is left of an OCI layout would not know the new one.
 const LISTS: [&str; 4] = [NAME, REPOSITORIES, "index.json", "oci-layout"];
+/// Bytes that are read at a time.
+const BUFFER: usize = 256 << 10;
 /// The largest lists and configs that are read, in bytes.
 const MAX_JSON: u64 = 32 << 20;
 
@@ -29,7 +32,7 @@ const MAX_JSON: u64 = 32 << 20;
 pub(super) struct Existing {
     pub images: Vec<Image>,
     pub repositories: Repositories,
-    /// Where layers and configs are, and under which name.
+    /// Where uncompressed layers and configs are, and under which name, as the archive says.
     pub blobs: HashMap<Digest, (Member, String)>,
     /// All of it, as it is in the new archive.
     members: Option<TarFile>,
@@ -71,6 +74,9 @@ impl Existing {
             Some(bytes) => serde_json::from_slice(&bytes).unwrap_or_default(),
             None => Repositories::default(),
         };
+        if old.find("index.json")?.is_some() {
+            session.host.info(format!("the OCI layout in {} is left out", path.display()));
+        }
         output.tar.take_over(&file, path, &LISTS, &session.host)?;
         let members = output.tar.as_file(path)?;
         let mut existing =
@@ -89,10 +95,30 @@ impl Existing {
         self.members.as_ref().is_some_and(|tar| tar.find(name).is_ok_and(|it| it.is_some()))
     }
 
+    /// Tells whether a blob that the archive should have is what its digest says.
+    pub fn is_sound(&self, digest: &Digest, member: Member, host: &Host) -> Result<bool> {
+        let Some(tar) = &self.members else { return Ok(false) };
+        if digest.algorithm() != Algorithm::Sha256 {
+            return Ok(false);
+        }
+        let (mut content, mut hash) = (tar.content(member, 0), Sha256::new());
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            host.check_cancelled()?;
+            match content.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => hash.update(&buffer[..count]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("cannot read the archive back", error)),
+            }
+        }
+        Ok(Digest::from_hash(Algorithm::Sha256, &hash.finalize()).is_ok_and(|it| it == *digest))
+    }
+
     /// Adds an image to the list. Names that others had are its own now; one that is there already
-    /// gets them in addition.
-    pub fn add(&mut self, mut new: Image) -> Vec<Image> {
-        let mut images = std::mem::take(&mut self.images);
+    /// stays in its place and gets them in addition.
+    pub fn add(&self, new: Image) -> Vec<Image> {
+        let mut images = self.images.clone();
         let names = new.repo_tags.clone().unwrap_or_default();
         let is_taken = |tag: &String| {
             tag.parse::<Reference>().is_ok_and(|tag| names.contains(&tag.to_string()))
@@ -102,13 +128,14 @@ impl Existing {
                 tags.retain(|tag| !is_taken(tag));
             }
         }
-        let same = images.iter().position(|image| image.config == new.config);
-        if let Some(same) = same {
-            let mut tags = images.remove(same).repo_tags.unwrap_or_default();
-            tags.extend(names);
-            new.repo_tags = Some(tags);
+        match images.iter_mut().find(|image| image.config == new.config) {
+            Some(same) => {
+                same.repo_tags.get_or_insert_default().extend(names);
+                // Where one of its layers was damaged, a sound one is there now.
+                same.layers = new.layers;
+            }
+            None => images.push(new),
         }
-        images.push(new);
         images
     }
 
@@ -149,18 +176,21 @@ fn note_blobs(
     tar: &TarFile,
     blobs: &mut HashMap<Digest, (Member, String)>,
 ) -> Result<()> {
-    let Some(config) = tar.read(&image.config, MAX_JSON)? else { return Ok(()) };
+    let Some((name, member)) = tar.locate(&image.config)? else { return Ok(()) };
+    let Some(config) = tar.read(&name, MAX_JSON)? else { return Ok(()) };
+    blobs.entry(sha256(&config)).or_insert((member, image.config.clone()));
     let names = image.layers.as_deref().unwrap_or_default();
     let Ok(parsed) = serde_json::from_slice::<Config>(&config) else { return Ok(()) };
     if parsed.rootfs.diff_ids.len() != names.len() {
         return Ok(());
     }
     for (diff_id, name) in parsed.rootfs.diff_ids.into_iter().zip(names) {
-        let Some(member) = tar.find(name)? else { continue };
+        // Some programs do not follow links.
+        let Some((name, member)) = tar.locate(name)? else { continue };
         let mut start = Vec::new();
         let looked = tar.content(member, 0).take(MAGIC as u64).read_to_end(&mut start);
         if looked.is_ok() && Form::of(&start).is_none() {
-            blobs.insert(diff_id, (member, name.clone()));
+            blobs.entry(diff_id).or_insert((member, name));
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use diolkos_formats::tar::Member;
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
     Accepts, BlobIncoming, BlobRole, BlobWanted, BlobWriter, Committed, Descriptor, Destination,
-    Digest, Error, ErrorKind, LayerForm, RawManifest, Reference, Result, Session, TopLevel,
+    Digest, Error, ErrorKind, Host, LayerForm, RawManifest, Reference, Result, Session, TopLevel,
 };
 
 use super::append::Existing;
@@ -23,7 +23,10 @@ pub(crate) struct ArchiveDestination {
     path: PathBuf,
     tags: Vec<Reference>,
     /// The images that it is added to.
-    existing: Existing,
+    existing: Arc<Existing>,
+    host: Host,
+    /// Whether there was a file that is replaced.
+    replaces: bool,
     state: Arc<Mutex<State>>,
 }
 
@@ -31,6 +34,8 @@ pub(crate) struct ArchiveDestination {
 struct State {
     /// What the archive has by now, and under which names.
     members: HashMap<Digest, (Member, String)>,
+    /// What it had before, as long as nobody has looked whether that is true.
+    unproven: HashMap<Digest, (Member, String)>,
     blobs: Option<Blobs>,
 }
 
@@ -55,6 +60,7 @@ impl ArchiveDestination {
                 path.display()
             )));
         }
+        let replaces = fs::metadata(path).is_ok();
         let output = Output::create(path, session)?;
         let existing = if is_there {
             Existing::take_over(path, &output, session).map_err(|error| {
@@ -63,13 +69,37 @@ impl ArchiveDestination {
         } else {
             Existing::default()
         };
-        let state = State { members: existing.blobs.clone(), blobs: None };
-        let state = Arc::new(Mutex::new(state));
-        Ok(Self { output, path: path.to_owned(), tags, existing, state })
+        let state = State { unproven: existing.blobs.clone(), ..State::default() };
+        Ok(Self {
+            output,
+            path: path.to_owned(),
+            tags,
+            existing: Arc::new(existing),
+            host: session.host.clone(),
+            replaces,
+            state: Arc::new(Mutex::new(state)),
+        })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+}
+
+impl State {
+    /// Tells where a blob is that the archive has, after a look at it if it was there before.
+    fn find(
+        &mut self,
+        digest: &Digest,
+        existing: &Existing,
+        host: &Host,
+    ) -> Result<Option<Member>> {
+        if let Some((member, name)) = self.unproven.remove(digest)
+            && existing.is_sound(digest, member, host)?
+        {
+            self.members.insert(digest.clone(), (member, name));
+        }
+        Ok(self.members.get(digest).map(|(member, _)| *member))
     }
 }
 
@@ -91,25 +121,34 @@ impl Destination for ArchiveDestination {
     }
 
     fn reuse(&self, wanted: &BlobWanted) -> Result<Option<Descriptor>> {
-        let state = self.state();
-        let member = state.members.get(&wanted.blob.digest);
-        Ok(member.map(|(member, _)| Descriptor { size: Some(member.size), ..wanted.blob.clone() }))
+        let found = self.state().find(&wanted.blob.digest, &self.existing, &self.host)?;
+        Ok(found.map(|member| Descriptor { size: Some(member.size), ..wanted.blob.clone() }))
     }
 
     fn put_blob(&self, blob: &BlobIncoming) -> Result<Option<Box<dyn BlobWriter>>> {
         if let Some(digest) = &blob.digest
-            && self.state().members.contains_key(digest)
+            && self.state().find(digest, &self.existing, &self.host)?.is_some()
         {
             return Ok(None);
         }
         let (state, role) = (Arc::clone(&self.state), blob.role);
+        let (existing, host) = (Arc::clone(&self.existing), self.host.clone());
         let writer = self.output.tar.member(false, move |sums, member| {
-            let name = match role {
+            let mut state = lock(&state);
+            // A layer that was decompressed on the way may turn out to be there.
+            if state.find(&sums.digest, &existing, &host)?.is_some() {
+                return Ok(None);
+            }
+            let mut name = match role {
                 BlobRole::Config => config_name(&sums.digest),
                 BlobRole::Layer(_) => layer_name(&sums.digest),
             };
-            lock(&state).members.insert(sums.digest.clone(), (member, name.clone()));
-            Ok(name)
+            // What has that name is not what it says.
+            while existing.has(&name) {
+                name = format!("_{name}");
+            }
+            state.members.insert(sums.digest.clone(), (member, name.clone()));
+            Ok(Some(name))
         })?;
         Ok(Some(Box::new(writer)))
     }
@@ -124,7 +163,7 @@ impl Destination for ArchiveDestination {
         Ok(())
     }
 
-    fn commit(mut self: Box<Self>, _: &TopLevel) -> Result<Committed> {
+    fn commit(self: Box<Self>, _: &TopLevel) -> Result<Committed> {
         let tar = Arc::clone(&self.output.tar);
         let mut state = std::mem::take(&mut *self.state());
         let missing = |what: &str| {
@@ -136,7 +175,7 @@ impl Destination for ArchiveDestination {
         let name = |digest: &Digest| find(digest).map(|(_, name)| name.clone());
         let config = tar.read(find(&blobs.config)?.0)?;
         let layers: Vec<&Digest> = blobs.layers.iter().collect();
-        let mut repositories = std::mem::take(&mut self.existing.repositories);
+        let mut repositories = self.existing.repositories.clone();
         let legacy = Legacy::of(&layers, &config)?;
         legacy.write(&tar, name, |file| self.existing.has(file))?;
         let mut repo_tags = Vec::new();
@@ -152,7 +191,7 @@ impl Destination for ArchiveDestination {
         tar.add(REPOSITORIES, &to_json(&repositories)?)?;
         drop(tar);
         self.existing.check(&self.path)?;
-        self.output.commit()?;
+        self.output.commit(self.replaces)?;
         Ok(Committed::default())
     }
 }

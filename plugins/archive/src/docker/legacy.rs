@@ -15,6 +15,8 @@ use serde_json::{Map, Value};
 
 /// The name of the list of names.
 pub(crate) const REPOSITORIES: &str = "repositories";
+/// The longest name that a link can have in these archives, in bytes.
+const LONGEST_TARGET: usize = 100;
 /// What the top layer tells of the image.
 const OF_CONFIG: [&str; 7] =
     ["architecture", "config", "container", "container_config", "created", "docker_version", "os"];
@@ -85,6 +87,10 @@ impl Legacy {
     ) -> Result<()> {
         for layer in self.layers.iter().filter(|layer| !is_there(&format!("{}/json", layer.id))) {
             let target = format!("../{}", layer_name(&layer.digest)?);
+            // A link cannot name it, and those who read this do without.
+            if target.len() > LONGEST_TARGET {
+                continue;
+            }
             tar.link(&format!("{}/layer.tar", layer.id), &target)?;
             tar.add(&format!("{}/VERSION", layer.id), b"1.0")?;
             tar.add(&format!("{}/json", layer.id), &layer.json)?;
@@ -94,7 +100,7 @@ impl Legacy {
 }
 
 /// The file `repositories`: the top layer's ID by name and tag.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Repositories(BTreeMap<String, BTreeMap<String, String>>);
 

@@ -78,7 +78,7 @@ impl Destination for ArchiveDestination {
         let long = blob.digest.as_ref().is_some_and(|digest| blob_name(digest).len() > 100);
         let writer = self.output.tar.member(long, move |sums, _| {
             lock(&state).blobs.insert(sums.digest.clone(), sums.size);
-            Ok(blob_name(&sums.digest))
+            Ok(Some(blob_name(&sums.digest)))
         })?;
         Ok(Some(Box::new(writer)))
     }
@@ -105,7 +105,7 @@ impl Destination for ArchiveDestination {
         })?;
         self.output.tar.add("oci-layout", OCI_LAYOUT.as_bytes())?;
         self.output.tar.add("index.json", index.to_text().as_bytes())?;
-        self.output.commit()?;
+        self.output.commit(true)?;
         Ok(Committed::default())
     }
 }

@@ -40,6 +40,9 @@ pub struct Image {
     /// The names of the layers' files, the base first.
     #[serde(default)]
     pub layers: Option<Vec<String>>,
+    /// What else is said of it, which means nothing here.
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, serde_json::Value>,
 }
 
 /// The blobs of an image that goes into an archive: what its schema 2 manifest names.
@@ -92,6 +95,7 @@ impl Blobs {
             config: member(&self.config)?,
             repo_tags: Some(names),
             layers: Some(self.layers.iter().map(&member).collect::<Result<_>>()?),
+            rest: serde_json::Map::new(),
         })
     }
 }

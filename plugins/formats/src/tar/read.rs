@@ -99,10 +99,15 @@ impl TarFile {
     /// # Errors
     /// [`ErrorKind::Corrupt`] for links that lead nowhere or around, and for what is no file.
     pub fn find(&self, name: &str) -> Result<Option<Member>> {
+        Ok(self.locate(name)?.map(|(_, member)| member))
+    }
+
+    /// Does [`Self::find`], and tells the name of the file that links lead to.
+    pub fn locate(&self, name: &str) -> Result<Option<(String, Member)>> {
         let mut wanted = clean(name);
         for _ in 0..=MOST_LINKS {
             match self.entries.get(&wanted) {
-                Some(Entry::File(member)) => return Ok(Some(*member)),
+                Some(Entry::File(member)) => return Ok(Some((wanted, *member))),
                 Some(Entry::Link(target)) => wanted.clone_from(target),
                 Some(Entry::Other) => {
                     return Err(self.broken(&format!("`{name}` is not a regular file")));

@@ -93,14 +93,15 @@ impl TarWriter {
     }
 
     /// Begins a member, whose name may be a `long` one of more than 100 bytes. `name` is asked for it
-    /// when the member is complete, and told where its bytes are.
+    /// when the member is complete, and told where its bytes are; `None` says that the archive has the
+    /// same bytes already, and they are cut off again.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] while another one is being written.
     pub fn member(
         self: &Arc<Self>,
         long: bool,
-        name: impl FnOnce(&BlobSums, Member) -> Result<String> + Send + 'static,
+        name: impl FnOnce(&BlobSums, Member) -> Result<Option<String>> + Send + 'static,
     ) -> Result<MemberWriter> {
         let mut state = self.state();
         if std::mem::replace(&mut state.busy, true) {
@@ -167,7 +168,7 @@ impl TarWriter {
     }
 }
 
-type Name = Box<dyn FnOnce(&BlobSums, Member) -> Result<String> + Send>;
+type Name = Box<dyn FnOnce(&BlobSums, Member) -> Result<Option<String>> + Send>;
 
 /// A member that is being written.
 pub struct MemberWriter {
@@ -202,7 +203,9 @@ impl BlobWriter for MemberWriter {
                 format!("fewer bytes than {} were written for {}", sums.size, sums.digest),
             ));
         }
-        let name = name(sums, Member { offset: self.offset, size: sums.size })?;
+        let Some(name) = name(sums, Member { offset: self.offset, size: sums.size })? else {
+            return Ok(());
+        };
         let head = head(&name, sums.size)?;
         if head.len() as u64 != self.offset - self.begin {
             return Err(bad_header(io::Error::other(format!("`{name}` has another length"))));
@@ -300,7 +303,7 @@ mod tests {
 
     fn put(tar: &Arc<TarWriter>, name: &'static str, bytes: &[u8]) {
         let mut writer =
-            Box::new(tar.member(name.len() > 100, move |_, _| Ok(name.to_owned())).unwrap());
+            Box::new(tar.member(name.len() > 100, move |_, _| Ok(Some(name.to_owned()))).unwrap());
         writer.write(bytes).unwrap();
         writer.finish(&sums(bytes.len() as u64)).unwrap();
     }
@@ -314,6 +317,9 @@ mod tests {
         assert!(tar.member(false, |_, _| unreachable!()).is_err(), "one at a time");
         given_up.write(&[9; 5000]).unwrap();
         drop(given_up);
+        let mut again = Box::new(tar.member(false, |_, _| Ok(None)).unwrap());
+        again.write(&[3; 5000]).unwrap();
+        again.finish(&sums(5000)).unwrap();
         put(&tar, "second", &[2; 512]);
         put(&tar, LONG, b"long");
         tar.add("small", b"text").unwrap();
@@ -339,7 +345,7 @@ mod tests {
     #[test]
     fn fewer_bytes_than_announced_are_an_error() {
         let tar = TarWriter::new(tempfile::tempfile().unwrap());
-        let mut writer = Box::new(tar.member(false, |_, _| Ok("x".to_owned())).unwrap());
+        let mut writer = Box::new(tar.member(false, |_, _| Ok(Some("x".to_owned()))).unwrap());
         writer.write(b"abc").unwrap();
         assert!(writer.finish(&sums(4)).is_err());
     }
