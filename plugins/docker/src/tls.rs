@@ -22,8 +22,8 @@ use crate::options::Options;
 /// `registry` is the host as the user names it, with its port.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidInput`] for half a pair of client certificate and key, broken ones, and
-/// details of TLS that make no sense.
+/// [`InvalidInput`](diolkos_sdk::ErrorKind::InvalidInput) for half a pair of client certificate and
+/// key, broken ones, and details of TLS that make no sense.
 pub(crate) fn config(
     registry: &str,
     verify: bool,
