@@ -49,12 +49,12 @@ impl Output {
         let parent = parent_of(&path);
         remove_abandoned(parent);
         let unfinished = unfinished(parent, 0o644)?;
+        let file = unfinished.reopen().map_err(|error| failed("open", &path, error))?;
         if let Ok(old) = fs::metadata(&path) {
             // It is the old one with another content, as far as we may.
-            let _ = fchown(unfinished.as_file(), Some(old.uid()), Some(old.gid()));
-            let _ = unfinished.as_file().set_permissions(old.permissions());
+            let _ = fchown(&file, Some(old.uid()), Some(old.gid()));
+            let _ = file.set_permissions(old.permissions());
         }
-        let file = unfinished.reopen().map_err(|error| failed("open", &path, error))?;
         Ok(Self { tar: TarWriter::new(file), target: Target::File { unfinished, path } })
     }
 

@@ -52,7 +52,10 @@ impl ArchiveDestination {
         session: &Session,
     ) -> Result<Self> {
         let path = Path::new(path);
-        let is_there = fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > 0);
+        // Looked at once: what appears later is somebody else's.
+        let found = fs::metadata(path).ok();
+        let replaces = found.is_some();
+        let is_there = found.is_some_and(|found| found.is_file() && found.len() > 0);
         if is_there && !append {
             let message = "docker-archive doesn't support modifying existing images";
             return Err(Error::new(ErrorKind::Conflict, message).with_hint(format!(
@@ -60,7 +63,6 @@ impl ArchiveDestination {
                 path.display()
             )));
         }
-        let replaces = fs::metadata(path).is_ok();
         let output = Output::create(path, session)?;
         let existing = if is_there {
             Existing::take_over(path, &output, session).map_err(|error| {
