@@ -2,7 +2,8 @@
 //!
 //! Reading looks at the headers alone: members are then read where they are, as stretches of the
 //! file. Nothing is ever unpacked, so that names mean nothing but themselves. Writing reserves a
-//! header and fills it in when the member's name and size are known.
+//! header and fills it in when the member's name and size are known; where one cannot seek, they are
+//! known before ([`TarStream`]).
 //!
 //! # Source
 //! POSIX.1-2017, `pax`, "ustar Interchange Format" and "pax Interchange Format"; long names and
