@@ -6,7 +6,10 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::{env, fs};
 
+use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::Layout;
 
 /// Returns the program under test, with its plugins beside it.
 ///
@@ -129,6 +132,33 @@ impl Home {
         let mut command = self.image_program("skopeo");
         command.arg("--insecure-policy");
         command
+    }
+
+    /// Prepares podman or buildah with a storage of its own.
+    pub fn with_storage(&self, program: &str) -> Command {
+        let mut command = self.command(program);
+        command.arg("--root").arg(self.path("storage"));
+        command.arg("--runroot").arg(self.path("run/storage")).args(["--storage-driver", "vfs"]);
+        command
+    }
+
+    /// Returns the digest of an image's config, and the diff IDs in it, by way of a copy to a layout
+    /// that must be sound.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    #[track_caller]
+    pub fn identity(&self, flags: &[&str], reference: &str) -> (String, Value) {
+        // The directory may not be there yet.
+        let _ = fs::remove_dir_all(self.path("identity"));
+        self.copy(flags, reference, "oci:identity:1").expect_success();
+        let layout = Layout::new(self.path("identity"));
+        assert!(layout.unsound().expect("it was just written").is_empty(), "{reference}");
+        let manifest = layout.manifest("1").expect("it was just written");
+        let digest = manifest["config"]["digest"].as_str().expect("it has a config").to_owned();
+        let config = layout.blob(&digest).expect("it was just written");
+        let config: Value = serde_json::from_slice(&config).expect("a config is JSON");
+        (digest, config["rootfs"]["diff_ids"].clone())
     }
 
     /// A program that keeps the blob info cache, whose place for root is not below any home

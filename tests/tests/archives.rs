@@ -60,14 +60,6 @@ fn write_archive(path: &Path, members: &BTreeMap<String, Vec<u8>>) {
     builder.finish().unwrap();
 }
 
-/// Prepares podman with a storage of its own.
-fn podman(home: &Home) -> Command {
-    let mut command = home.command("podman");
-    command.arg("--root").arg(home.path("storage")).arg("--runroot").arg(home.path("run/storage"));
-    command.args(["--storage-driver", "vfs"]);
-    command
-}
-
 #[test]
 fn a_docker_archive_is_the_one_that_skopeo_writes() {
     if require("skopeo").is_none() {
@@ -133,20 +125,22 @@ fn podman_loads_what_we_write_and_we_read_what_it_saves() {
         ("oci.tar", "oci-archive:oci.tar:example.test/app:1"),
     ] {
         home.copy(&[], "oci:in:1", to).expect_success();
-        let said = podman(&home).args(["load", "--quiet", "-i", name]).succeed();
+        let said = home.with_storage("podman").args(["load", "--quiet", "-i", name]).succeed();
         assert!(said.stdout.contains("example.test/app:1"), "{}", said.stdout);
     }
     for (n, format) in ["docker-archive", "oci-archive"].iter().enumerate() {
         let file = format!("saved{n}.tar");
         let names = ["example.test/app:1", "-o", &file, "--format", format];
-        podman(&home).args(["save", "--quiet"]).args(names).succeed();
+        home.with_storage("podman").args(["save", "--quiet"]).args(names).succeed();
         assert_eq!(identity(&home, &format!("{format}:{file}")), expected, "{format}");
     }
     // Several images in one archive.
-    podman(&home).args(["tag", "example.test/app:1", "example.test/other:2"]).succeed();
+    home.with_storage("podman")
+        .args(["tag", "example.test/app:1", "example.test/other:2"])
+        .succeed();
     let names = ["example.test/app:1", "example.test/other:2"];
     let several = ["--multi-image-archive", "-o", "several.tar", "--format", "docker-archive"];
-    podman(&home).args(["save", "--quiet"]).args(several).args(names).succeed();
+    home.with_storage("podman").args(["save", "--quiet"]).args(several).args(names).succeed();
     for which in ["example.test/other:2", "@0"] {
         assert_eq!(identity(&home, &format!("docker-archive:several.tar:{which}")), expected);
     }

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use diolkos_tests::{
     DockerRegistry, Format, Home, Image, Layer, LayerForm, Layout, Packing, Platform, Run as _,
@@ -174,14 +173,6 @@ fn umoci_unpacks_our_layouts() {
     assert_eq!(fs::read_link(root.join("lib")).unwrap(), Path::new("usr/lib"));
 }
 
-/// Prepares podman or buildah with a storage of its own.
-fn with_storage(home: &Home, program: &str) -> Command {
-    let mut command = home.command(program);
-    command.arg("--root").arg(home.path("storage")).arg("--runroot").arg(home.path("run/storage"));
-    command.args(["--storage-driver", "vfs"]);
-    command
-}
-
 #[test]
 fn podman_pulls_what_we_pushed_and_we_copy_what_it_pushed() {
     let (Some(_), Some(_), true) = (require("podman"), require("docker-registry"), require_root())
@@ -194,13 +185,14 @@ fn podman_pulls_what_we_pushed_and_we_copy_what_it_pushed() {
         image.write_directory(&home.path(name)).unwrap();
         let reference = registry.reference(&format!("{name}:1"));
         home.copy(&[], &format!("dir:{name}"), &reference).expect_success();
-        let pulled = with_storage(&home, "podman")
+        let pulled = home
+            .with_storage("podman")
             .args(["pull", "--quiet", "--tls-verify=false", &reference])
             .succeed();
         let id = format!("sha256:{}", pulled.stdout.trim());
         assert_eq!(Some(id), image.config(), "{name}");
         let back = registry.reference(&format!("{name}-by-podman:1"));
-        with_storage(&home, "podman")
+        home.with_storage("podman")
             .args(["push", "--quiet", "--tls-verify=false", pulled.stdout.trim(), &back])
             .succeed();
         let copy = format!("{name}-copy");
@@ -225,11 +217,11 @@ fn podman_loads_our_layouts_and_directories() {
         for (n, flags) in [vec![], vec!["--dest-decompress"]].iter().enumerate() {
             let copy = format!("dir:{name}-{n}");
             home.copy(flags, &source, &copy).expect_success();
-            with_storage(&home, "podman").args(["pull", "--quiet", &copy]).succeed();
+            home.with_storage("podman").args(["pull", "--quiet", &copy]).succeed();
         }
         let layout = format!("oci:{name}-layout:1");
         home.copy(&[], &source, &layout).expect_success();
-        with_storage(&home, "podman").args(["pull", "--quiet", &layout]).succeed();
+        home.with_storage("podman").args(["pull", "--quiet", &layout]).succeed();
     }
 }
 
@@ -241,7 +233,7 @@ fn what_buildah_commits_is_copied_in_every_form() {
     };
     let registry = DockerRegistry::start().unwrap();
     let home = Home::new();
-    let buildah = |arguments: &[&str]| with_storage(&home, "buildah").args(arguments).succeed();
+    let buildah = |arguments: &[&str]| home.with_storage("buildah").args(arguments).succeed();
     fs::write(home.path("file"), "from buildah\n").unwrap();
     let container = buildah(&["from", "scratch"]).stdout.trim().to_owned();
     buildah(&["add", &container, "file", "/file"]);

@@ -20,29 +20,17 @@ fn world(packing: Packing) -> Home {
     home
 }
 
-/// Returns what [`identity`] is of `oci:in:1` once it was a Docker image: a config that becomes an
+/// Returns what [`Home::identity`] is of `oci:in:1` once it was a Docker image: a config that becomes an
 /// OCI one again has its members in another order.
 fn expected(home: &Home) -> (String, Value) {
     home.copy(&[], "oci:in:1", "docker-archive:expected.tar").expect_success();
-    identity(home, &[], "docker-archive:expected.tar")
+    home.identity(&[], "docker-archive:expected.tar")
 }
 
 /// Returns the digest of the config in `oci:in:1`.
 fn id(home: &Home) -> String {
     let manifest = Layout::new(home.path("in")).manifest("1").unwrap();
     manifest["config"]["digest"].as_str().unwrap().to_owned()
-}
-
-/// Returns the digest of an image's config, and the diff IDs in it, by way of a copy.
-fn identity(home: &Home, flags: &[&str], reference: &str) -> (String, Value) {
-    let to = home.path("identity");
-    let _ = fs::remove_dir_all(&to);
-    home.copy(flags, reference, "oci:identity:1").expect_success();
-    let layout = Layout::new(&to);
-    assert!(layout.unsound().unwrap().is_empty(), "{reference}");
-    let digest = layout.manifest("1").unwrap()["config"]["digest"].as_str().unwrap().to_owned();
-    let config: Value = serde_json::from_slice(&layout.blob(&digest).unwrap()).unwrap();
-    (digest, config["rootfs"]["diff_ids"].clone())
 }
 
 /// Runs a copy with one daemon on both sides.
@@ -60,13 +48,13 @@ fn an_image_in_the_daemon_has_its_name_and_its_id() {
         let home = world(packing);
         let expected = expected(&home);
         copy(&home, &host, "oci:in:1", "docker-daemon:app:1");
-        assert_eq!(identity(&home, &[&from], "docker-daemon:app:1"), expected);
+        assert_eq!(home.identity(&[&from], "docker-daemon:app:1"), expected);
         let said = daemon.docker(&["image", "inspect", "app:1", "--format", "{{.Id}}"]).succeed();
         let id = id(&home);
         assert_eq!(said.stdout.trim(), id, "an image's ID is its config's digest");
-        assert_eq!(identity(&home, &[&from], &format!("docker-daemon:{id}")), expected);
+        assert_eq!(home.identity(&[&from], &format!("docker-daemon:{id}")), expected);
         copy(&home, &host, "docker-daemon:app:1", "docker-daemon:r.example:5000/other:2");
-        assert_eq!(identity(&home, &[&from], "docker-daemon:r.example:5000/other:2"), expected);
+        assert_eq!(home.identity(&[&from], "docker-daemon:r.example:5000/other:2"), expected);
         daemon.docker(&["rmi", "-f", &id]).succeed();
     }
 }
@@ -108,10 +96,10 @@ fn what_the_daemon_has_already_is_neither_fetched_nor_sent() {
     let tarred = |tag: &str| {
         let archive = format!("docker-archive:{tag}.tar");
         home.copy(&[], &registry.reference(&format!("app:{tag}")), &archive).expect_success();
-        identity(&home, &[], &archive)
+        home.identity(&[], &archive)
     };
     for tag in ["1", "2", "3"] {
-        let there = identity(&home, &[&from], &format!("docker-daemon:app:{tag}"));
+        let there = home.identity(&[&from], &format!("docker-daemon:app:{tag}"));
         assert_eq!(there, tarred(tag));
     }
     // What is gone is sent again.
@@ -127,7 +115,7 @@ fn skopeo_and_docker_see_what_we_see() {
     let (from, to) = (format!("--src-daemon-host={host}"), format!("--dest-daemon-host={host}"));
     let expected = expected(&home);
     home.skopeo().args(["copy", &to, "oci:in:1", "docker-daemon:theirs:1"]).succeed();
-    assert_eq!(identity(&home, &[&from], "docker-daemon:theirs:1"), expected);
+    assert_eq!(home.identity(&[&from], "docker-daemon:theirs:1"), expected);
     home.copy(&[&to], "oci:in:1", "docker-daemon:ours:1").expect_success();
     home.skopeo().args(["copy", &from, "docker-daemon:ours:1", "dir:back"]).succeed();
     home.copy(&[&from], "docker-daemon:ours:1", "dir:ours").expect_success();
@@ -151,9 +139,9 @@ fn skopeo_and_docker_see_what_we_see() {
     let context = home.path("context").display().to_string();
     let mut build = daemon.docker(&["build", "-q", "-t", "built:1", &context]);
     let said = build.env("DOCKER_BUILDKIT", "0").succeed();
-    let by_name = identity(&home, &[&from], "docker-daemon:built:1");
+    let by_name = home.identity(&[&from], "docker-daemon:built:1");
     let by_id = format!("docker-daemon:{}", said.stdout.trim());
-    assert_eq!(identity(&home, &[&from], &by_id), by_name);
+    assert_eq!(home.identity(&[&from], &by_id), by_name);
     home.copy(&[&from, &to], &by_id, "docker-daemon:again:1").expect_success();
     let again = daemon.docker(&["image", "inspect", "again:1", "--format", "{{.Id}}"]).succeed();
     assert_eq!(again.stdout, said.stdout);
@@ -203,7 +191,7 @@ fn layers_reach_the_daemon_without_a_copy_on_disk_or_in_memory() {
     assert_eq!(asked, ["GET /_ping", "POST /v1.43/images/load?quiet=1"]);
     let [archive] = &daemon.archives()[..] else { panic!("one archive is sent") };
     fs::write(home.path("sent.tar"), archive).unwrap();
-    assert_eq!(identity(&home, &[], "docker-archive:sent.tar:app:1"), expected(&home));
+    assert_eq!(home.identity(&[], "docker-archive:sent.tar:app:1"), expected(&home));
 }
 
 #[test]
@@ -213,7 +201,7 @@ fn a_layer_that_the_daemon_cannot_read_waits_until_its_size_is_known() {
     let host = format!("--dest-daemon-host={}", daemon.host());
     home.copy(&[&host], "oci:in:1", "docker-daemon:app:1").expect_success();
     fs::write(home.path("sent.tar"), &daemon.archives()[0]).unwrap();
-    assert_eq!(identity(&home, &[], "docker-archive:sent.tar:app:1"), expected(&home));
+    assert_eq!(home.identity(&[], "docker-archive:sent.tar:app:1"), expected(&home));
     assert_eq!(fs::read_dir(home.path("tmp")).unwrap().count(), 0, "nothing is left");
     let nowhere = ["--tmpdir=/diolkos-has-no-such", &host];
     home.copy(&nowhere, "oci:in:1", "docker-daemon:app:2")
@@ -453,7 +441,7 @@ fn a_daemon_on_another_machine_is_reached_by_ssh() {
     told_by(&home, &told, &["copy", "docker-daemon:app:1", "oci:back:1"]).succeed();
     let said = daemon.docker(&["image", "inspect", "app:1", "--format", "{{.Id}}"]).succeed();
     assert_eq!(said.stdout.trim(), id(&home));
-    assert_eq!(identity(&home, &[], "oci:back:1"), expected(&home));
+    assert_eq!(home.identity(&[], "oci:back:1"), expected(&home));
     let asked = fs::read_to_string(home.path("asked")).unwrap();
     let words = "-l me -p 2222 -o ConnectTimeout=30 -T -- far.example docker system dial-stdio";
     assert!(asked.lines().all(|line| line == words), "{asked}");
@@ -480,15 +468,10 @@ impl Drop for Service {
 fn podman_serves_what_docker_does() {
     let (Some(_), true) = (require("podman"), require_root()) else { return };
     let home = world(Packing::Gzip);
-    let podman = || {
-        let mut command = home.command("podman");
-        command.arg("--root").arg(home.path("storage"));
-        command.arg("--runroot").arg(home.path("run/storage")).args(["--storage-driver", "vfs"]);
-        command
-    };
     let socket = tempfile::Builder::new().prefix("pd").tempdir_in("/tmp").unwrap();
     let host = format!("unix://{}", socket.path().join("s").display());
-    let serve = podman().args(["system", "service", "--time=0", &host]).spawn().unwrap();
+    let serve =
+        home.with_storage("podman").args(["system", "service", "--time=0", &host]).spawn().unwrap();
     let _service = Service(serve);
     let is_there = |_: &u32| {
         sleep(Duration::from_millis(100));
@@ -498,8 +481,8 @@ fn podman_serves_what_docker_does() {
     let expected = expected(&home);
     copy(&home, &host, "oci:in:1", "docker-daemon:example.test/app:1");
     let from = format!("--src-daemon-host={host}");
-    assert_eq!(identity(&home, &[&from], "docker-daemon:example.test/app:1"), expected);
-    podman().args(["image", "exists", "example.test/app:1"]).succeed();
+    assert_eq!(home.identity(&[&from], "docker-daemon:example.test/app:1"), expected);
+    home.with_storage("podman").args(["image", "exists", "example.test/app:1"]).succeed();
     home.copy(&[&from], "docker-daemon:example.test/other:1", "dir:x")
         .expect_code(1)
         .expect_words(&["Error response from daemon: ", "example.test/other:1"]);

@@ -2,9 +2,7 @@
 
 use std::fs;
 
-use diolkos_tests::{
-    DockerDaemon, DockerRegistry, Format, Home, Image, Layer, Layout, Packing, require,
-};
+use diolkos_tests::{DockerDaemon, DockerRegistry, Format, Home, Image, Layer, Packing, require};
 use serde_json::Value;
 
 /// What an image has to be after every hop: its config's digest, and the diff IDs in it.
@@ -32,21 +30,18 @@ impl World {
         })
     }
 
-    fn copy(&self, from: &str, to: &str) {
+    /// Returns the flags that say which daemon is meant.
+    fn flags(&self) -> [String; 4] {
         let host = self.daemon.as_ref().map(DockerDaemon::host).unwrap_or_default();
-        let flags = ["--src-daemon-host", &host, "--dest-daemon-host", &host];
-        self.home.copy(&flags, from, to).expect_success();
+        ["--src-daemon-host".into(), host.clone(), "--dest-daemon-host".into(), host]
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        self.home.copy(&self.flags().each_ref().map(String::as_str), from, to).expect_success();
     }
 
     fn identity(&self, reference: &str) -> Identity {
-        let _ = fs::remove_dir_all(self.home.path("identity"));
-        self.copy(reference, "oci:identity:1");
-        let layout = Layout::new(self.home.path("identity"));
-        assert!(layout.unsound().unwrap().is_empty(), "{reference}");
-        let manifest = layout.manifest("1").unwrap();
-        let digest = manifest["config"]["digest"].as_str().unwrap().to_owned();
-        let config: Value = serde_json::from_slice(&layout.blob(&digest).unwrap()).unwrap();
-        (digest, config["rootfs"]["diff_ids"].clone())
+        self.home.identity(&self.flags().each_ref().map(String::as_str), reference)
     }
 }
 

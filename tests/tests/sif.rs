@@ -207,12 +207,7 @@ fn podman_runs_what_the_definition_says() {
     fs::write(tree.join("bin/app"), "").unwrap();
     write_sif(&home.path("a.sif"), &squashfs(&home, "gzip"), Some(DEFINITION));
     home.copy(&[], "sif:a.sif", "docker-archive:a.tar:app:1").expect_success();
-    let podman = |arguments: &[&str]| {
-        let mut command = home.command("podman");
-        command.arg("--root").arg(home.path("storage"));
-        command.arg("--runroot").arg(home.path("run/storage")).args(["--storage-driver", "vfs"]);
-        command.args(arguments).succeed().stdout
-    };
+    let podman = |arguments: &[&str]| home.with_storage("podman").args(arguments).succeed().stdout;
     podman(&["load", "--quiet", "-i", "a.tar"]);
     let id = podman(&["create", "app:1"]);
     podman(&["cp", &format!("{}:/podman/runscript", id.trim()), "script"]);

@@ -59,15 +59,13 @@ pub(crate) struct Daemon(Arc<Inner>);
 struct Inner {
     http: reqwest::Client,
     /// What stands before the path of every request.
-    base: String,
+    base: Url,
     /// The address, for messages.
     shown: String,
     runtime: Runtime,
     host: Host,
     spoken: OnceCell<Spoken>,
     tunnel: Option<Tunnel>,
-    tls: bool,
-    is_tcp: bool,
 }
 
 /// A version of the API.
@@ -132,15 +130,17 @@ impl Daemon {
             }
             Address::Tcp { authority, prefix } => {
                 let scheme = if endpoint.tls.is_some() { "https" } else { "http" };
-                let base = format!("{scheme}://{authority}{prefix}");
-                if let Ok(url) = Url::parse(&base) {
-                    Proxies::current().check(&url)?;
-                }
                 let proxy = Proxy::custom(|url| Proxies::current().of(url).cloned());
                 builder = builder.proxy(proxy);
-                base
+                format!("{scheme}://{authority}{prefix}")
             }
         };
+        let base = Url::parse(&base).map_err(|error| {
+            let message = format!("{} is no address of a Docker daemon", endpoint.shown);
+            Error::new(ErrorKind::InvalidInput, message).with_source(error)
+        })?;
+        // Sockets have an address of this machine, for which no proxy is used.
+        Proxies::current().check(&base)?;
         let http = builder.build().map_err(|error| {
             Error::new(ErrorKind::Internal, "cannot set up the HTTP client").with_source(error)
         })?;
@@ -152,8 +152,6 @@ impl Daemon {
             host: session.host.clone(),
             spoken: OnceCell::new(),
             tunnel,
-            tls: endpoint.tls.is_some(),
-            is_tcp: matches!(endpoint.address, Address::Tcp { .. }),
         })))
     }
 
@@ -182,10 +180,10 @@ impl Daemon {
             let mut tries = 0;
             let response = loop {
                 tries += 1;
-                match self.request(Method::GET, "/_ping")?.send().await {
+                match self.0.http.get(self.url("/_ping")).send().await {
                     Ok(response) => break response,
                     // What a server says that does not want us may come too late to be read.
-                    Err(error) if tries < PINGS && self.0.tls && !error.is_connect() => {}
+                    Err(error) if tries < PINGS && self.has_tls() && !error.is_connect() => {}
                     Err(error) => return Err(self.unanswered(&error)),
                 }
             };
@@ -230,22 +228,21 @@ impl Daemon {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<RequestBuilder> {
-        let mut url = self.url(&format!("/v{}{path}", self.version().await?))?;
+        let mut url = self.url(&format!("/v{}{path}", self.version().await?));
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
         Ok(self.0.http.request(method, url))
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<RequestBuilder> {
-        Ok(self.0.http.request(method, self.url(path)?))
+    fn url(&self, path: &str) -> Url {
+        let mut url = self.0.base.clone();
+        url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+        url
     }
 
-    fn url(&self, path: &str) -> Result<Url> {
-        Url::parse(&format!("{}{path}", self.0.base)).map_err(|error| {
-            let message = format!("{} is no address of a Docker daemon", self.0.shown);
-            Error::new(ErrorKind::InvalidInput, message).with_source(error)
-        })
+    fn has_tls(&self) -> bool {
+        self.0.base.scheme() == "https"
     }
 
     /// Sends a request, and takes any answer.
@@ -335,8 +332,7 @@ impl Daemon {
 
     /// Tells whether it is reached through a proxy, which then is what cannot be reached.
     fn has_proxy(&self) -> bool {
-        let is_tcp = self.0.is_tcp;
-        is_tcp && Url::parse(&self.0.base).is_ok_and(|url| Proxies::current().of(&url).is_some())
+        Proxies::current().of(&self.0.base).is_some()
     }
 
     fn cannot_connect(&self) -> String {
@@ -347,10 +343,7 @@ impl Daemon {
     }
 
     fn cause(&self, error: &reqwest::Error) -> Cause {
-        match Url::parse(&self.0.base) {
-            Ok(url) => Cause::of(&url, error, &HINTS),
-            Err(_) => Cause { kind: ErrorKind::Unavailable, text: error.to_string(), hint: None },
-        }
+        Cause::of(&self.0.base, error, &HINTS)
     }
 }
 

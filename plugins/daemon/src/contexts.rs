@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use diolkos_formats::docker_archive::sha256;
+use diolkos_formats::bytes::sha256;
 use diolkos_formats::files;
 use diolkos_sdk::{Error, ErrorKind, Result};
 use serde::Deserialize;

@@ -7,10 +7,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use diolkos_formats::docker_archive::{Blobs, Image, NAME, config_name, layer_name, to_json};
+use diolkos_formats::bytes::to_json;
+use diolkos_formats::docker_archive::{self, Blobs, Image, NAME, config_name, layer_name};
 use diolkos_formats::tar::{Sink, TarStream};
 use diolkos_network::sending::{self, Part, Sending};
-use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
     Accepts, BlobIncoming, BlobRole, BlobSums, BlobWanted, BlobWriter, Committed, Descriptor,
     Destination, Digest, Error, ErrorKind, Host, LayerForm, RawManifest, Reference, Result,
@@ -69,15 +69,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl Destination for DaemonDestination {
     fn accepts(&self) -> Accepts {
-        Accepts {
-            manifest_types: vec![media_type::DOCKER_V2S2.into()],
-            layer_form: LayerForm::Preserve,
-            signatures: Err("Storing signatures for docker tar files is not supported".into()),
-            several_images: false,
-            foreign_layers: false,
-            parallel_blobs: false,
-            needs_size: true,
-        }
+        docker_archive::accepts(LayerForm::Preserve, true)
     }
 
     fn reuse(&self, wanted: &BlobWanted) -> Result<Option<Descriptor>> {
@@ -134,11 +126,7 @@ impl Destination for DaemonDestination {
     }
 
     fn put_manifest(&self, manifest: &RawManifest, instance: Option<&Digest>) -> Result<()> {
-        if instance.is_some() {
-            let message = "Manifest lists are not supported for docker tar files";
-            return Err(Error::unsupported(message));
-        }
-        let blobs = Blobs::of(manifest)?;
+        let blobs = Blobs::of(manifest, instance)?;
         self.state().blobs = Some(blobs);
         Ok(())
     }

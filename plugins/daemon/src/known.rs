@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use diolkos_formats::docker_archive::sha256;
+use diolkos_formats::bytes::sha256;
 use diolkos_sdk::{Error, ErrorKind, Reference, Result};
 use serde::Deserialize;
 use tokio::task::JoinSet;

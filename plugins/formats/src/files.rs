@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use diolkos_sdk::{Blob, BlobReader, Error, ErrorKind, Extent, Result, Session};
+use diolkos_sdk::{Blob, BlobReader, Error, ErrorKind, Extent, Host, Result, Session};
 
 /// Makes the error of an operation on a path, worded as scripts know it from skopeo:
 /// `open PATH: no such file or directory`.
@@ -93,16 +93,31 @@ pub fn spool(mut from: impl Read, path: &Path, session: &Session) -> Result<File
     let directory = &session.temp_dir;
     let mut file = tempfile::tempfile_in(directory)
         .map_err(|error| failed("create a file in", directory, error))?;
+    let reading = |error| failed("read", path, error);
+    drain(&mut from, &session.host, reading, |bytes| {
+        file.write_all(bytes).map_err(|error| no_room(directory, error))
+    })?;
+    Ok(file)
+}
+
+/// Reads to the end and hands over what comes; `reading` makes the error of a read that fails.
+///
+/// # Errors
+/// Those of `reading` and of `take`, and [`ErrorKind::Cancelled`].
+pub fn drain(
+    from: &mut impl Read,
+    host: &Host,
+    reading: impl Fn(io::Error) -> Error,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
     let mut buffer = vec![0; 256 << 10];
     loop {
-        session.host.check_cancelled()?;
+        host.check_cancelled()?;
         match from.read(&mut buffer) {
-            Ok(0) => return Ok(file),
-            Ok(count) => {
-                file.write_all(&buffer[..count]).map_err(|error| no_room(directory, error))?;
-            }
+            Ok(0) => return Ok(()),
+            Ok(count) => take(&buffer[..count])?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(failed("read", path, error)),
+            Err(error) => return Err(reading(error)),
         }
     }
 }

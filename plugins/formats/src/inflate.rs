@@ -30,6 +30,16 @@ impl Form {
         forms.into_iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, form)| form)
     }
 
+    /// Tells it from a reader's first bytes, which are lost with it.
+    ///
+    /// # Errors
+    /// The reader's own.
+    pub fn of_reader(from: impl Read) -> io::Result<Option<Self>> {
+        let mut start = Vec::new();
+        from.take(MAGIC as u64).read_to_end(&mut start)?;
+        Ok(Self::of(&start))
+    }
+
     /// Decompresses a stream.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! On-disk formats that more than one plugin reads or writes, and what writing them safely takes.
 //!
+//! - [`bytes`]: digests and JSON of what is in memory.
 //! - [`docker_archive`]: what `docker save` writes.
 //! - [`layout`]: OCI image layouts: `index.json`, `oci-layout`, where blobs are.
 //! - [`made`]: configs and manifests for files that are no images.
@@ -11,6 +12,7 @@
 //!
 //! Nothing here hashes or verifies content; the host does that.
 
+pub mod bytes;
 pub mod docker_archive;
 pub mod files;
 pub mod inflate;

@@ -12,7 +12,7 @@ use diolkos_sdk::model::media_type;
 use diolkos_sdk::{Blob, Descriptor, Digest, Error, ErrorKind, RawManifest, Result, Source};
 use serde::Serialize;
 
-use crate::docker_archive::{sha256, to_json};
+use crate::bytes::{sha256, to_json};
 use crate::files::{Stretch, blob_of_bytes};
 
 /// A layer, as it is kept.

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use backhand::{BackhandError, FilesystemReader, InnerNode, Node, Squashfs, SquashfsFileReader};
+use diolkos_formats::bytes::digest_of;
 use diolkos_formats::files::{failed, no_room};
-use diolkos_sdk::{Error, ErrorKind, Host, Result, Session};
+use diolkos_sdk::{Digest, Error, ErrorKind, Host, Result, Session};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
@@ -42,7 +43,7 @@ const MOST_STACK: usize = 2 << 30;
 /// A layer that was made, and what is known of it.
 pub(crate) struct Layer {
     pub file: File,
-    pub sha256: Vec<u8>,
+    pub digest: Digest,
     pub size: u64,
 }
 
@@ -74,7 +75,7 @@ pub(crate) fn layer(
         .into_inner()
         .and_then(|buffer| buffer.into_inner().map_err(io::IntoInnerError::into_error))
         .map_err(|error| no_room(directory, error))?;
-    Ok(Layer { file: hashed.target, sha256: hashed.hash.finalize().to_vec(), size: hashed.size })
+    Ok(Layer { file: hashed.target, digest: digest_of(hashed.hash), size: hashed.size })
 }
 
 /// Runs what reads foreign bytes with a library of others, whose panics are the bytes' fault.

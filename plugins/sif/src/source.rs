@@ -4,7 +4,7 @@ use std::path::Path;
 
 use diolkos_formats::made::{About, Layer, MadeImage, Step};
 use diolkos_sdk::model::media_type;
-use diolkos_sdk::{Algorithm, Digest, Error, ErrorKind, Result, Session};
+use diolkos_sdk::{Error, ErrorKind, Result, Session};
 use jiff::Timestamp;
 
 use crate::definition;
@@ -20,8 +20,7 @@ pub(crate) fn open(path: &Path, session: &Session) -> Result<MadeImage> {
     let command = definition::command(sif.definition.as_deref());
     let layer = rootfs::layer(&sif.file, sif.rootfs, command.script.as_deref(), session)
         .map_err(|error| error.context("converting rootfs from SquashFS to Tarball"))?;
-    let digest = Digest::from_hash(Algorithm::Sha256, &layer.sha256)
-        .expect("the hash has the algorithm's length");
+    let digest = layer.digest;
     let created = Timestamp::from_second(sif.modified).map_err(|error| {
         let message = format!("{}: when it was changed", path.display());
         Error::new(ErrorKind::Corrupt, message).with_source(error)

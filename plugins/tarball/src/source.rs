@@ -5,13 +5,12 @@ use std::io::{self, Read, Seek as _};
 use std::path::Path;
 use std::time::SystemTime;
 
-use diolkos_formats::files::{failed, spool};
-use diolkos_formats::inflate::{Form, MAGIC};
+use diolkos_formats::bytes::digest_of;
+use diolkos_formats::files::{drain, failed, spool};
+use diolkos_formats::inflate::Form;
 use diolkos_formats::made::{About, Layer, MadeImage, Step};
 use diolkos_sdk::model::media_type;
-use diolkos_sdk::{
-    Algorithm, Digest, Error, ErrorKind, Host, Platform, Result, ResultExt, Session,
-};
+use diolkos_sdk::{Error, ErrorKind, Host, Platform, Result, ResultExt, Session};
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
@@ -19,8 +18,6 @@ use crate::reference::STDIN;
 
 /// What the history says of each layer.
 const COMMENT: &str = "imported from tarball";
-/// How much is read at a time.
-const BUFFER: usize = 256 << 10;
 
 /// Makes an image of archives, the base first.
 pub(crate) fn open(paths: &[String], session: &Session) -> Result<MadeImage> {
@@ -53,10 +50,6 @@ pub(crate) fn open(paths: &[String], session: &Session) -> Result<MadeImage> {
     MadeImage::new("tarball", false, &about, layers)
 }
 
-fn digest_of(hash: &[u8]) -> Digest {
-    Digest::from_hash(Algorithm::Sha256, hash).expect("the hash has the algorithm's length")
-}
-
 /// Opens an archive that can be read twice, and tells when it was changed.
 fn open_archive(path: &str, session: &Session) -> Result<(File, Timestamp)> {
     let here = Path::new(path);
@@ -81,26 +74,27 @@ fn open_archive(path: &str, session: &Session) -> Result<(File, Timestamp)> {
 /// Reads an archive whole.
 fn look(path: &str, file: File, host: &Host) -> Result<Layer> {
     let reading = |error| failed("read", path.as_ref(), error);
-    let mut start = Vec::new();
     let mut from = &file;
     from.rewind().map_err(reading)?;
-    from.take(MAGIC as u64).read_to_end(&mut start).map_err(reading)?;
+    let form = Form::of_reader(from).map_err(reading)?;
     from.rewind().map_err(reading)?;
     let mut raw = Hashed { from, hash: Sha256::new(), size: 0 };
-    let form = Form::of(&start);
     let diff_id = match form {
         None => None,
         Some(form) => {
             let mut inflated = form.inflate(&mut raw).map_err(reading)?;
             let mut hash = Sha256::new();
-            drain(&mut inflated, host, |bytes| hash.update(bytes))
-                .map_err(|error| error.context(format!("{path}: it cannot be decompressed")))?;
-            Some(digest_of(hash.finalize().as_slice()))
+            drain(&mut inflated, host, damaged, |bytes| {
+                hash.update(bytes);
+                Ok(())
+            })
+            .map_err(|error| error.context(format!("{path}: it cannot be decompressed")))?;
+            Some(digest_of(hash))
         }
     };
     // What follows the compressed bytes is part of the file.
-    drain(&mut raw, host, |_| {}).context(|| format!("cannot read {path}"))?;
-    let digest = digest_of(raw.hash.finalize().as_slice());
+    drain(&mut raw, host, damaged, |_| Ok(())).context(|| format!("cannot read {path}"))?;
+    let digest = digest_of(raw.hash);
     let media_type = match form {
         None => media_type::OCI_LAYER,
         Some(Form::Zstd) => media_type::OCI_LAYER_ZSTD,
@@ -111,19 +105,8 @@ fn look(path: &str, file: File, host: &Host) -> Result<Layer> {
     Ok(Layer { digest, size: raw.size, diff_id, media_type, file })
 }
 
-fn drain(from: &mut impl Read, host: &Host, mut take: impl FnMut(&[u8])) -> Result<()> {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        host.check_cancelled()?;
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => take(&buffer[..count]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                return Err(Error::new(ErrorKind::Corrupt, "damaged bytes").with_source(error));
-            }
-        }
-    }
+fn damaged(error: io::Error) -> Error {
+    Error::new(ErrorKind::Corrupt, "damaged bytes").with_source(error)
 }
 
 /// Hashes what is read.

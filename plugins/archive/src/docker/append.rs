@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use diolkos_formats::docker_archive::{Image, Images, NAME, sha256};
-use diolkos_formats::files::failed;
-use diolkos_formats::inflate::{Form, MAGIC};
+use diolkos_formats::bytes::{digest_of, sha256};
+use diolkos_formats::docker_archive::{Image, Images, NAME};
+use diolkos_formats::files::{drain, failed};
+use diolkos_formats::inflate::Form;
 use diolkos_formats::tar::{Member, TarFile};
 use diolkos_sdk::{Algorithm, Digest, Error, ErrorKind, Host, Reference, Result, Session};
 use serde::Deserialize;
@@ -22,8 +22,6 @@ use crate::output::Output;
 
 /// What lists an archive's images; what is left of an OCI layout would not know the new one.
 const LISTS: [&str; 4] = [NAME, REPOSITORIES, "index.json", "oci-layout"];
-/// Bytes that are read at a time.
-const BUFFER: usize = 256 << 10;
 /// The largest lists and configs that are read, in bytes.
 const MAX_JSON: u64 = 32 << 20;
 
@@ -58,12 +56,8 @@ impl Existing {
     /// that is compressed as a whole; [`ErrorKind::Corrupt`] for what is no such archive.
     pub fn take_over(path: &Path, output: &Output, session: &Session) -> Result<Self> {
         let file = lock(path)?;
-        let mut start = Vec::new();
-        (&file)
-            .take(MAGIC as u64)
-            .read_to_end(&mut start)
-            .map_err(|error| failed("read", path, error))?;
-        if Form::of(&start).is_some() {
+        let form = Form::of_reader(&file).map_err(|error| failed("read", path, error))?;
+        if form.is_some() {
             let message = format!("{} is compressed: nothing can be added to it", path.display());
             return Err(Error::unsupported(message).with_hint("decompress it first"));
         }
@@ -101,18 +95,13 @@ impl Existing {
         if digest.algorithm() != Algorithm::Sha256 {
             return Ok(false);
         }
-        let (mut content, mut hash) = (tar.content(member, 0), Sha256::new());
-        let mut buffer = vec![0; BUFFER];
-        loop {
-            host.check_cancelled()?;
-            match content.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => hash.update(&buffer[..count]),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("cannot read the archive back", error)),
-            }
-        }
-        Ok(Digest::from_hash(Algorithm::Sha256, &hash.finalize()).is_ok_and(|it| it == *digest))
+        let mut hash = Sha256::new();
+        let reading = |error| Error::io("cannot read the archive back", error);
+        drain(&mut tar.content(member, 0), host, reading, |bytes| {
+            hash.update(bytes);
+            Ok(())
+        })?;
+        Ok(digest_of(hash) == *digest)
     }
 
     /// Adds an image to the list. Names that others had are its own now; one that is there already
@@ -187,9 +176,7 @@ fn note_blobs(
     for (diff_id, name) in parsed.rootfs.diff_ids.into_iter().zip(names) {
         // Some programs do not follow links.
         let Some((name, member)) = tar.locate(name)? else { continue };
-        let mut start = Vec::new();
-        let looked = tar.content(member, 0).take(MAGIC as u64).read_to_end(&mut start);
-        if looked.is_ok() && Form::of(&start).is_none() {
+        if matches!(Form::of_reader(tar.content(member, 0)), Ok(None)) {
             blobs.entry(diff_id).or_insert((member, name));
         }
     }

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use diolkos_formats::docker_archive::{self, Blobs, config_name, layer_name, to_json};
+use diolkos_formats::bytes::to_json;
+use diolkos_formats::docker_archive::{self, Blobs, config_name, layer_name};
 use diolkos_formats::tar::Member;
-use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
     Accepts, BlobIncoming, BlobRole, BlobWanted, BlobWriter, Committed, Descriptor, Destination,
     Digest, Error, ErrorKind, Host, LayerForm, RawManifest, Reference, Result, Session, TopLevel,
@@ -64,14 +64,14 @@ impl ArchiveDestination {
             )));
         }
         let output = Output::create(path, session)?;
-        let existing = if is_there {
+        let mut existing = if is_there {
             Existing::take_over(path, &output, session).map_err(|error| {
                 error.context(format!("cannot add an image to `{}`", path.display()))
             })?
         } else {
             Existing::default()
         };
-        let state = State { unproven: existing.blobs.clone(), ..State::default() };
+        let state = State { unproven: std::mem::take(&mut existing.blobs), ..State::default() };
         Ok(Self {
             output,
             path: path.to_owned(),
@@ -111,15 +111,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl Destination for ArchiveDestination {
     fn accepts(&self) -> Accepts {
-        Accepts {
-            manifest_types: vec![media_type::DOCKER_V2S2.into()],
-            layer_form: LayerForm::Decompress,
-            signatures: Err("Storing signatures for docker tar files is not supported".into()),
-            several_images: false,
-            foreign_layers: false,
-            parallel_blobs: false,
-            needs_size: false,
-        }
+        docker_archive::accepts(LayerForm::Decompress, false)
     }
 
     fn reuse(&self, wanted: &BlobWanted) -> Result<Option<Descriptor>> {
@@ -156,11 +148,7 @@ impl Destination for ArchiveDestination {
     }
 
     fn put_manifest(&self, manifest: &RawManifest, instance: Option<&Digest>) -> Result<()> {
-        if instance.is_some() {
-            let message = "Manifest lists are not supported for docker tar files";
-            return Err(Error::unsupported(message));
-        }
-        let blobs = Blobs::of(manifest)?;
+        let blobs = Blobs::of(manifest, instance)?;
         self.state().blobs = Some(blobs);
         Ok(())
     }

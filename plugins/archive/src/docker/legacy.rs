@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use diolkos_formats::docker_archive::sha256;
+use diolkos_formats::bytes::sha256;
 use diolkos_formats::tar::TarWriter;
 use diolkos_sdk::{Digest, Error, ErrorKind, Reference, Result};
 use serde::{Deserialize, Serialize};

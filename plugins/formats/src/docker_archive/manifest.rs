@@ -4,7 +4,7 @@
 //! Docker image specification 1.2, "Combined Image JSON + Filesystem Changeset Format".
 
 use diolkos_sdk::model::media_type;
-use diolkos_sdk::{Digest, Error, ErrorKind, RawManifest, Reference, Result};
+use diolkos_sdk::{Accepts, Digest, Error, ErrorKind, LayerForm, RawManifest, Reference, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::tar::TarFile;
@@ -45,6 +45,19 @@ pub struct Image {
     pub rest: serde_json::Map<String, serde_json::Value>,
 }
 
+/// Returns what an archive takes: one image without signatures, one blob after the other.
+pub fn accepts(layer_form: LayerForm, needs_size: bool) -> Accepts {
+    Accepts {
+        manifest_types: vec![media_type::DOCKER_V2S2.into()],
+        layer_form,
+        signatures: Err("Storing signatures for docker tar files is not supported".into()),
+        several_images: false,
+        foreign_layers: false,
+        parallel_blobs: false,
+        needs_size,
+    }
+}
+
 /// The blobs of an image that goes into an archive: what its schema 2 manifest names.
 #[derive(Debug)]
 pub struct Blobs {
@@ -69,8 +82,13 @@ impl Blobs {
     /// Reads an image's manifest.
     ///
     /// # Errors
-    /// [`ErrorKind::ManifestRejected`] for another type of manifest.
-    pub fn of(manifest: &RawManifest) -> Result<Self> {
+    /// [`ErrorKind::ManifestRejected`] for another type of manifest, [`ErrorKind::Unsupported`] for
+    /// an instance of an index.
+    pub fn of(manifest: &RawManifest, instance: Option<&Digest>) -> Result<Self> {
+        if instance.is_some() {
+            let message = "Manifest lists are not supported for docker tar files";
+            return Err(Error::unsupported(message));
+        }
         if manifest.media_type != media_type::DOCKER_V2S2 {
             let message = "Unsupported manifest type, need a Docker schema 2 manifest";
             return Err(Error::new(ErrorKind::ManifestRejected, message));
@@ -216,12 +234,6 @@ fn parse_tag(tag: &str, position: usize) -> Result<Reference> {
         let message = format!("Invalid tag {tag:?} in manifest.json item @{position}");
         Error::new(ErrorKind::Corrupt, message).with_source(error)
     })
-}
-
-/// Writes JSON without white space.
-pub fn to_json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
-    serde_json::to_vec(value)
-        .map_err(|error| Error::new(ErrorKind::Internal, "cannot write JSON").with_source(error))
 }
 
 #[cfg(test)]

@@ -10,5 +10,5 @@
 mod manifest;
 mod source;
 
-pub use manifest::{Blobs, Choice, Image, Images, NAME, config_name, layer_name, to_json};
-pub use source::{ArchiveSource, sha256};
+pub use manifest::{Blobs, Choice, Image, Images, NAME, accepts, config_name, layer_name};
+pub use source::ArchiveSource;

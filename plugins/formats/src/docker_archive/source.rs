@@ -10,15 +10,14 @@ use std::sync::{Mutex, PoisonError};
 
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
-    Algorithm, Blob, BlobReader, Descriptor, Digest, Error, ErrorKind, Host, RawManifest, Result,
-    Source,
+    Blob, BlobReader, Descriptor, Digest, Error, ErrorKind, Host, RawManifest, Result, Source,
 };
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
-use super::manifest::{Image, to_json};
-use crate::files::blob_of_bytes;
-use crate::inflate::{Form, MAGIC};
+use super::manifest::Image;
+use crate::bytes::{sha256, to_json};
+use crate::files::{blob_of_bytes, drain};
+use crate::inflate::Form;
 use crate::tar::{Member, TarFile};
 
 /// The largest config that is read, in bytes.
@@ -156,23 +155,17 @@ impl ArchiveSource {
             let message = format!("reading {name:?} to find its size");
             Error::new(ErrorKind::Corrupt, message).with_source(error)
         };
-        let mut start = Vec::new();
-        let mut content = self.tar.content(member, 0).take(MAGIC as u64);
-        content.read_to_end(&mut start).map_err(reading)?;
-        let form = Form::of(&start);
+        let form = Form::of_reader(self.tar.content(member, 0)).map_err(reading)?;
         let size = match form {
             None => member.size,
             Some(form) => {
                 let mut inflated = form.inflate(self.tar.content(member, 0)).map_err(reading)?;
-                let mut buffer = vec![0; 256 << 10];
                 let mut size = 0;
-                loop {
-                    self.host.check_cancelled()?;
-                    match inflated.read(&mut buffer).map_err(reading)? {
-                        0 => break size,
-                        count => size += count as u64,
-                    }
-                }
+                drain(&mut inflated, &self.host, reading, |bytes| {
+                    size += bytes.len() as u64;
+                    Ok(())
+                })?;
+                size
             }
         };
         Ok(Layer { member, form, size })
@@ -220,10 +213,4 @@ impl BlobReader for Inflated {
             Error::new(ErrorKind::Corrupt, "cannot decompress a layer").with_source(error)
         })
     }
-}
-
-/// Returns the digest of bytes in memory.
-pub fn sha256(bytes: &[u8]) -> Digest {
-    Digest::from_hash(Algorithm::Sha256, &sha2::Sha256::digest(bytes))
-        .expect("the hash has the algorithm's length")
 }
