@@ -173,10 +173,14 @@ impl Bridge {
                 words
             });
             scope.spawn(|| {
-                let _ = pump(&mut &*connection, &mut stdin);
-                // Where our side has gone, nobody needs it any more.
-                left.store(true, Ordering::SeqCst);
-                let _ = lock(&child).kill();
+                let carried = pump(&mut &*connection, &mut stdin);
+                // An `ssh` that takes nothing more has ended by itself, and says why.
+                let ended = carried.is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+                if !ended {
+                    // Where our side has gone, nobody needs it any more.
+                    left.store(true, Ordering::SeqCst);
+                    let _ = lock(&child).kill();
+                }
             });
             let carried = pump(&mut stdout, &mut &*connection);
             let failed = ended(&child).is_some_and(|success| !success);
