@@ -12,6 +12,8 @@
 //! - [`transport`]: the traits, and the values their methods take and return.
 //! - [`session`]: what a call may use: options, cancellation, log, temporary directory.
 //! - [`image_config`]: the extension by which a destination knows what comes.
+//! - [`unpacked_layers`]: the extension by which a destination takes layers uncompressed.
+//! - [`source_manifest`]: the extension by which a destination knows the source's manifest.
 //! - [`login`]: the extension by which a transport keeps logins.
 //! - [`abi`]: the stable binary interface behind the traits. Authors never need it.
 //! - `aio` (feature `async`): a runtime of the plugin's own, for async libraries.
@@ -27,7 +29,9 @@ pub mod login;
 pub mod model;
 pub mod resume;
 pub mod session;
+pub mod source_manifest;
 pub mod transport;
+pub mod unpacked_layers;
 
 pub use model::{
     Algorithm, Descriptor, Digest, Error, ErrorKind, Platform, RawManifest, Reference, Result,

@@ -89,6 +89,19 @@ fn read_full(input: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
     Ok(filled)
 }
 
+/// Decompresses a small blob in memory.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] for what its own first bytes promise and the rest does not keep.
+pub fn inflated(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut input = bytes;
+    let mut plain = Vec::new();
+    decoder(Compression::detect(bytes), &mut input)?
+        .read_to_end(&mut plain)
+        .map_err(|error| unwrap_io(error, "decompressing"))?;
+    Ok(plain)
+}
+
 /// Takes our own error out of one of the standard library, in which it travelled through `Read`.
 pub fn unwrap_io(error: std::io::Error, doing: &'static str) -> Error {
     match error.downcast::<Error>() {

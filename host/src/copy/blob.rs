@@ -5,7 +5,7 @@
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 
 use diolkos_sdk::{
     Algorithm, Blob, BlobIncoming, BlobReader, BlobRole, BlobSums, BlobWanted, BlobWriter,
@@ -36,6 +36,8 @@ pub(super) struct BlobCopy<'a> {
     /// The compression that the media type tells.
     pub by_type: Option<Compression>,
     pub needs_diff_id: bool,
+    /// The destination takes the blob uncompressed, although the manifest names it as it is.
+    pub unpacks: bool,
     /// Where the destination's storage is known to have the blob.
     pub locations: Vec<Location>,
     pub retry: Retry<'a>,
@@ -121,7 +123,11 @@ impl BlobCopy<'_> {
                     None => return self.had(),
                 },
             };
-            self.keep(start, size, found, writer)
+            if self.unpacks {
+                self.unpack(start, size, found.unwrap_or(Compression::None), writer)
+            } else {
+                self.keep(start, size, found, writer)
+            }
         } else {
             // The media type said otherwise than the bytes: begin again, without a digest.
             drop(writer);
@@ -188,7 +194,7 @@ impl BlobCopy<'_> {
     /// Looks at the first bytes, if they decide anything, without losing them.
     fn look(&self, mut reader: Box<dyn BlobReader>) -> Result<(Option<Compression>, Started)> {
         let mut start = Vec::new();
-        if self.rules.is_none() {
+        if self.rules.is_none() && !self.unpacks {
             return Ok((None, Started { reader, start, from: 0 }));
         }
         let mut first = [0; 8];
@@ -306,8 +312,9 @@ impl BlobCopy<'_> {
         mut writer: Box<dyn BlobWriter + '_>,
     ) -> Result<BlobCopied> {
         let level = self.rules.and_then(|rules| rules.level);
+        let read = OnceLock::new();
         let (sums, written) = std::thread::scope(|scope| -> Result<_> {
-            let mut plain = self.uncompressed(scope, started, size, found);
+            let mut plain = self.uncompressed(scope, started, size, found, &read);
             let mut hasher = Hasher::new(Algorithm::Sha256);
             let diff_id = match action {
                 Action::Compress(format) | Action::Recompress(format) => {
@@ -342,6 +349,35 @@ impl BlobCopy<'_> {
         })
     }
 
+    /// Hands the blob over uncompressed, and says of it what the manifest says.
+    fn unpack(
+        &self,
+        started: Started,
+        size: Option<u64>,
+        found: Compression,
+        mut writer: Box<dyn BlobWriter + '_>,
+    ) -> Result<BlobCopied> {
+        let digest = &self.blob.digest;
+        let is_diff_id = found == Compression::None && digest.algorithm() == Algorithm::Sha256;
+        let read = OnceLock::new();
+        let diff_id = std::thread::scope(|scope| -> Result<_> {
+            let mut plain = self.uncompressed(scope, started, size, found, &read);
+            let mut hasher = (!is_diff_id).then(|| Hasher::new(Algorithm::Sha256));
+            while let Some(chunk) = plain.next_chunk()? {
+                if let Some(hasher) = &mut hasher {
+                    hasher.update(&chunk);
+                }
+                writer.write(&chunk).map_err(|error| self.writing(error))?;
+                plain.recycle(chunk);
+            }
+            Ok(hasher.map_or_else(|| digest.clone(), |hasher| hasher.finish().0))
+        })?;
+        let size = *read.get().expect("the stage that reads has come to its end");
+        let sums = BlobSums { digest: digest.clone(), size, diff_id: Some(diff_id.clone()) };
+        writer.finish(&sums).map_err(|error| self.writing(error))?;
+        Ok(self.kept(size, Some(found), Some(diff_id)))
+    }
+
     /// Starts the stage that reads the source.
     pub(super) fn pump<'scope>(
         &'scope self,
@@ -372,13 +408,15 @@ impl BlobCopy<'_> {
     }
 
     /// Starts the stages that read and verify, and that decompress: each is work for a core. The end
-    /// arrives only after the digest of all of the source's bytes was found right.
+    /// arrives only after the digest of all of the source's bytes was found right; `read` then has
+    /// their number.
     fn uncompressed<'scope>(
         &'scope self,
         scope: &'scope std::thread::Scope<'scope, '_>,
         started: Started,
         size: Option<u64>,
         found: Compression,
+        read: &'scope OnceLock<u64>,
     ) -> Input {
         let mut verified = pipe::stage(scope, move |output| {
             let mut verifier = Verifier::new(&self.blob.digest, size);
@@ -388,7 +426,9 @@ impl BlobCopy<'_> {
                 verifier.update(&buffer[..count])?;
                 Ok(count)
             })?;
-            verifier.finish().map(drop)
+            let count = verifier.finish()?;
+            let _ = read.set(count);
+            Ok(())
         });
         pipe::stage(scope, move |output| {
             let result = (|| {

@@ -1,6 +1,8 @@
 //! Choosing and copying the images of an index.
 
-use diolkos_sdk::{Descriptor, Digest, Error, ErrorKind, RawManifest, Result, ResultExt};
+use diolkos_sdk::{
+    Descriptor, Digest, Error, ErrorKind, RawManifest, Result, ResultExt, source_manifest,
+};
 
 use super::plan::{ImagePlan, IndexPlan, index_types};
 use super::progress::Event;
@@ -34,7 +36,12 @@ impl Copier<'_> {
                     total: 1,
                 });
                 let image = self.image(manifest, digest, None, platform)?;
-                self.copy(&image)
+                let written = self.copy(&image)?;
+                if !written.was_there && written.manifest.bytes != top.bytes {
+                    source_manifest::tell(self.destination, &top.bytes)
+                        .context(|| "destination: keeping the source's manifest")?;
+                }
+                Ok(written)
             }
             Chosen::Index(index) => {
                 let digest = digest_of(&top.bytes)?;

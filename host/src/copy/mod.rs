@@ -41,7 +41,7 @@ use std::sync::{Arc, Mutex};
 
 use diolkos_sdk::{
     Committed, Destination, Digest, Error, ErrorKind, Host, HostServices, LogLevel, RawManifest,
-    Result, ResultExt, Session, Source, TopLevel,
+    Result, ResultExt, Session, Source, TopLevel, unpacked_layers,
 };
 
 pub use facts::read_small;
@@ -266,6 +266,7 @@ impl Opened {
             destination: &*self.destination,
             destination_side: &self.destination_side,
             accepts: self.destination.accepts(),
+            unpacks: unpacked_layers::is_wanted(&*self.destination),
             current: self.current.clone(),
             cache,
             progress,

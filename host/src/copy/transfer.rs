@@ -38,6 +38,8 @@ pub(super) struct Copier<'a> {
     pub destination: &'a dyn Destination,
     pub destination_side: &'a Side,
     pub accepts: Accepts,
+    /// Layers are handed over uncompressed, whatever the manifest says of them.
+    pub unpacks: bool,
     /// What the destination's reference names, where that is known.
     pub current: Option<Current>,
     pub cache: &'a BlobCache,
@@ -315,6 +317,7 @@ impl Copier<'_> {
             rules: job.layer.filter(|layer| layer.recompressible).and(image.rules),
             by_type: job.layer.and_then(|layer| layer.compression),
             needs_diff_id: job.layer.is_some() && needs_diff_ids(image),
+            unpacks: job.layer.is_some() && self.unpacks,
             locations,
             retry: self.retry(),
             counter,

@@ -12,7 +12,7 @@ use super::blob;
 use super::facts::{Image, is_converted, read_small};
 use super::progress::{BlobOutcome, Counter, Event, SignatureStep};
 use super::transfer::{Copier, Job, Written};
-use crate::compress::Compression;
+use crate::compress::{self, Compression};
 use crate::image::{ImageManifest, LayerWritten};
 
 impl Copier<'_> {
@@ -188,6 +188,10 @@ impl Copier<'_> {
         bytes: &[u8],
     ) -> Result<()> {
         let size = bytes.len() as u64;
+        let is_layer = matches!(role, BlobRole::Layer(_));
+        let plain = (self.unpacks && is_layer).then(|| compress::inflated(bytes)).transpose()?;
+        let diff_id = plain.as_deref().map(crate::image::digest_of).transpose()?;
+        let written = plain.as_deref().unwrap_or(bytes);
         let incoming = BlobIncoming {
             digest: Some(descriptor.digest.clone()),
             size: Some(size),
@@ -207,12 +211,9 @@ impl Copier<'_> {
             .retry()
             .run("config", || {
                 if let Some(mut writer) = self.destination.put_blob(&incoming)? {
-                    writer.write(bytes)?;
-                    writer.finish(&BlobSums {
-                        digest: descriptor.digest.clone(),
-                        size,
-                        diff_id: None,
-                    })?;
+                    writer.write(written)?;
+                    let (digest, diff_id) = (descriptor.digest.clone(), diff_id.clone());
+                    writer.finish(&BlobSums { digest, size, diff_id })?;
                 }
                 Ok(())
             })

@@ -64,8 +64,9 @@ pub fn stage(
 /// # Errors
 /// What the transport says.
 pub fn put(destination: &dyn Destination, content: &Content) -> Result<()> {
+    let bytes = content.written(destination);
     let Some(mut writer) = destination.put_blob(&content.incoming())? else { return Ok(()) };
-    for chunk in content.bytes.chunks(CHUNK) {
+    for chunk in bytes.chunks(CHUNK) {
         writer.write(chunk)?;
     }
     writer.finish(&content.sums())

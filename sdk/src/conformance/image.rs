@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 
 use crate::model::media_type;
 use crate::{
-    Accepts, Algorithm, BlobIncoming, BlobRole, BlobSums, Descriptor, Digest, LayerForm,
-    RawManifest, TopLevel,
+    Accepts, Algorithm, BlobIncoming, BlobRole, BlobSums, Descriptor, Destination, Digest,
+    LayerForm, RawManifest, TopLevel, unpacked_layers,
 };
 
 /// Returns the SHA-256 digest of some bytes.
@@ -123,6 +123,8 @@ pub struct Content {
     pub role: BlobRole,
     /// Digest of the uncompressed layer; `None` for configs.
     pub diff_id: Option<Digest>,
+    /// The uncompressed layer, where the bytes are compressed.
+    pub unpacked: Option<Vec<u8>>,
 }
 
 impl Content {
@@ -130,14 +132,25 @@ impl Content {
     pub fn layer(recipe: Recipe, tar: &[u8]) -> Self {
         let bytes = if recipe.compressed { gzip(tar) } else { tar.to_vec() };
         let media_type = recipe.family.layer_type(recipe.compressed);
-        Self { diff_id: Some(sha256(tar)), ..Self::of_type(media_type, bytes) }
+        let unpacked = recipe.compressed.then(|| tar.to_vec());
+        Self { diff_id: Some(sha256(tar)), unpacked, ..Self::of_type(media_type, bytes) }
     }
 
     /// Makes a layer of any bytes and type.
     pub fn of_type(media_type: &str, bytes: Vec<u8>) -> Self {
         let size = u64::try_from(bytes.len()).expect("a length fits u64");
         let descriptor = Descriptor::new(media_type, sha256(&bytes), size);
-        Self { descriptor, diff_id: Some(sha256(&bytes)), bytes, role: BlobRole::Layer(0) }
+        let diff_id = Some(sha256(&bytes));
+        Self { descriptor, diff_id, bytes, role: BlobRole::Layer(0), unpacked: None }
+    }
+
+    /// Returns what a host writes of this blob: a layer uncompressed, where the destination wants it
+    /// so ([`unpacked_layers`]).
+    pub fn written(&self, destination: &dyn Destination) -> &[u8] {
+        match &self.unpacked {
+            Some(plain) if unpacked_layers::is_wanted(destination) => plain,
+            _ => &self.bytes,
+        }
     }
 
     /// Returns what a host says before it writes this blob, all of it known.

@@ -58,8 +58,9 @@ pub fn size_and_digest_may_be_unknown_beforehand(bench: &Bench<'_>) -> Outcome {
         if !needs_size {
             incoming.size = None;
         }
+        let bytes = content.written(&*destination);
         let mut writer = begin(&*destination, &incoming)?;
-        writer.write(&content.bytes).during("writing a blob")?;
+        writer.write(bytes).during("writing a blob")?;
         writer.finish(&content.sums()).during("finishing a blob")?;
     }
     complete(bench, destination, &image)
@@ -75,8 +76,8 @@ pub fn chunks_of_any_size_make_the_same_blob(bench: &Bench<'_>) -> Outcome {
     let image = image_of(bench, vec![layer(bench, 1, 700_000)?])?;
     let destination = create(bench, 0)?;
     for content in &image.layers {
+        let mut rest = content.written(&*destination);
         let mut writer = begin(&*destination, &content.incoming())?;
-        let mut rest = &content.bytes[..];
         for size in [1, 0, 7, 511, 4096, 100_000, 262_144].into_iter().cycle() {
             let (chunk, after) = rest.split_at(size.min(rest.len()));
             writer.write(chunk).during(&format!("writing {size} bytes"))?;
@@ -119,19 +120,20 @@ pub fn a_blob_written_directly_into_its_file_comes_back(bench: &Bench<'_>) -> Ou
     let image = bench.sample(1)?;
     let destination = create(bench, 0)?;
     for content in &image.layers {
+        let bytes = content.written(&*destination);
         let mut writer = begin(&*destination, &content.incoming())?;
         let direct = match writer.file() {
             Some(target) => {
                 let file = target.file.try_clone_to_owned().during("duplicating the file")?;
                 File::from(file)
-                    .write_all_at(&content.bytes, target.offset)
+                    .write_all_at(bytes, target.offset)
                     .during("writing directly into the blob's file")?;
                 true
             }
             None => false,
         };
         if !direct {
-            writer.write(&content.bytes).during("writing a blob")?;
+            writer.write(bytes).during("writing a blob")?;
         }
         writer.finish(&content.sums()).during("finishing a blob")?;
     }
@@ -143,9 +145,10 @@ pub fn a_dropped_writer_leaves_no_blob(bench: &Bench<'_>) -> Outcome {
     let other = bench.sample(2)?;
     let destination = create(bench, 0)?;
     let lost = &other.layers[2];
-    for part in [0, lost.bytes.len() / 2, lost.bytes.len()] {
+    let bytes = lost.written(&*destination);
+    for part in [0, bytes.len() / 2, bytes.len()] {
         let mut writer = begin(&*destination, &lost.incoming())?;
-        writer.write(&lost.bytes[..part]).during("writing a blob")?;
+        writer.write(&bytes[..part]).during("writing a blob")?;
         drop(writer);
         let found = destination.reuse(&wanted(lost)).during("asking for a blob")?;
         ensure!(found.is_none(), "{part} bytes were written, none finished: {found:?} is there");
@@ -165,9 +168,10 @@ pub fn a_blob_can_be_put_again_after_a_broken_write(bench: &Bench<'_>) -> Outcom
     let image = bench.sample(1)?;
     let destination = create(bench, 0)?;
     for content in &image.layers {
-        for part in [1, content.bytes.len() / 2] {
+        let bytes = content.written(&*destination);
+        for part in [1, bytes.len() / 2] {
             let mut writer = begin(&*destination, &content.incoming())?;
-            writer.write(&content.bytes[..part]).during("writing part of a blob")?;
+            writer.write(&bytes[..part]).during("writing part of a blob")?;
         }
         drive::put(&*destination, content).during("writing a blob again")?;
     }
@@ -207,10 +211,11 @@ pub fn blobs_may_be_written_in_parallel(bench: &Bench<'_>) -> Outcome {
 /// Writes in small pieces, so that the writers of one destination take turns.
 fn put_slowly(destination: &dyn Destination, content: &Content) -> Outcome {
     let what = format!("writing {:?} beside others", content.role);
+    let bytes = content.written(destination);
     let Some(mut writer) = destination.put_blob(&content.incoming()).during(&what)? else {
         return Ok(());
     };
-    for chunk in content.bytes.chunks(20_000) {
+    for chunk in bytes.chunks(20_000) {
         writer.write(chunk).during(&what)?;
         std::thread::yield_now();
     }

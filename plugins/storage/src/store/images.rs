@@ -1,0 +1,115 @@
+//! The images of a store, and finding one by its name.
+
+use std::path::{Path, PathBuf};
+
+use diolkos_sdk::{Digest, Error, ErrorKind, Host, Reference, Result};
+
+use super::Store;
+use super::lock::Lock;
+use super::records::{Image, Records};
+use crate::reference::StorageRef;
+
+/// An image that was found, and the home whose record it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub image: Image,
+    pub home: PathBuf,
+}
+
+impl Store {
+    /// Returns the file of the records of images in the store's own home.
+    pub fn images_file(&self) -> PathBuf {
+        self.images_dir(self.root()).join("images.json")
+    }
+
+    /// Returns the lock file of those records.
+    pub fn images_lock(&self) -> PathBuf {
+        self.images_dir(self.root()).join("images.lock")
+    }
+
+    /// Returns the directory of an image's files.
+    pub fn image_dir(&self, home: &Path, id: &str) -> PathBuf {
+        self.images_dir(home).join(id)
+    }
+
+    /// Reads the records of all homes. Where two have an image of one ID, the first counts.
+    pub fn images(&self, host: &Host) -> Result<Vec<Found>> {
+        self.images_of(self.homes(), host)
+    }
+
+    /// Finds an image by its ID in the homes that are only read.
+    pub fn image_in_another_home(&self, id: &str, host: &Host) -> Result<Option<Found>> {
+        let others = self.homes().filter(|home| *home != self.root());
+        Ok(self.images_of(others, host)?.into_iter().find(|found| found.image.id == id))
+    }
+
+    fn images_of<'a>(
+        &self,
+        homes: impl Iterator<Item = &'a Path>,
+        host: &Host,
+    ) -> Result<Vec<Found>> {
+        let mut found: Vec<Found> = Vec::new();
+        for home in homes {
+            let dir = self.images_dir(home);
+            let _lock = Lock::read(&dir.join("images.lock"), host)?;
+            for record in Records::<Image>::read(&dir.join("images.json"))?.0 {
+                if !found.iter().any(|known| known.image.id == record.value.id) {
+                    found.push(Found { image: record.value, home: home.to_owned() });
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl StorageRef {
+    /// Finds the image that is meant.
+    ///
+    /// By its name; or, for a name with a digest, by that and a name of the same repository, those
+    /// first that `prefers` says; or by its ID, which must have a name of that repository.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ImageNotFound`].
+    pub fn find(&self, host: &Host, prefers: impl Fn(&Found, &Digest) -> bool) -> Result<Found> {
+        let images = self.store.images(host)?;
+        let missing = || {
+            let message = format!("reference {:?} does not resolve to an image ID", self.details());
+            Error::new(ErrorKind::ImageNotFound, message)
+        };
+        let found = match (&self.id, &self.name) {
+            (Some(id), _) => images.into_iter().find(|found| found.image.id == *id),
+            (None, Some(name)) => {
+                let text = name.to_string();
+                let by_name = images.iter().find(|found| found.image.names.contains(&text));
+                by_name.or_else(|| by_digest(&images, name, prefers)).cloned()
+            }
+            (None, None) => None,
+        };
+        let found = found.ok_or_else(missing)?;
+        match &self.name {
+            Some(name) if !has_repository(&found.image, name) => Err(missing()),
+            _ => Ok(found),
+        }
+    }
+}
+
+fn by_digest<'a>(
+    images: &'a [Found],
+    name: &Reference,
+    prefers: impl Fn(&Found, &Digest) -> bool,
+) -> Option<&'a Found> {
+    let digest = name.digest()?;
+    let mut fitting = images
+        .iter()
+        .filter(|found| found.image.has_digest(digest) && has_repository(&found.image, name));
+    let first = fitting.next()?;
+    Some(
+        std::iter::once(first).chain(fitting).find(|found| prefers(found, digest)).unwrap_or(first),
+    )
+}
+
+fn has_repository(image: &Image, name: &Reference) -> bool {
+    let repository = name.name();
+    let is_of = |text: &String| text.parse::<Reference>().is_ok_and(|it| it.name() == repository);
+    image.names.iter().any(is_of)
+}

@@ -1,0 +1,168 @@
+//! Trees that are not part of the store yet, or not any more.
+//!
+//! They are in a directory of their own beside the layers, so that a layer comes and goes with a
+//! rename, and beside it is a lock file that is held as long as the directory is in use. What a
+//! killed program leaves behind is removed by whoever writes next: by this plugin, and by the
+//! library's newer versions, which keep theirs in the same way in the same place.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use diolkos_formats::files::failed;
+use diolkos_sdk::{Error, ErrorKind, Host, Result};
+
+use super::lock::Lock;
+
+const DIRECTORY: &str = "temp-dir-";
+const LOCK: &str = "lock-";
+
+/// A directory for trees that come or go. Dropping it removes what is in it.
+#[derive(Debug)]
+pub(crate) struct Temporary {
+    root: PathBuf,
+    path: PathBuf,
+    lock: Lock,
+    counter: AtomicU64,
+    /// The directory above was not there before.
+    made_root: bool,
+}
+
+impl Temporary {
+    /// Makes one below `root`, which is made if need be.
+    pub fn new(root: &Path) -> Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let mut private = fs::DirBuilder::new();
+        private.mode(0o700);
+        let made_root = match private.create(root) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(failed("mkdir", root, error)),
+        };
+        // Somebody may take a new lock file for a forgotten one before it is locked.
+        for _ in 0..1000 {
+            let made = tempfile::Builder::new().prefix(LOCK).tempfile_in(root);
+            let (_, path) = made
+                .and_then(|file| file.keep().map_err(|error| error.error))
+                .map_err(|error| failed("create a file in", root, error))?;
+            let Some(lock) = Lock::try_write(&path)? else { continue };
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let id = name.strip_prefix(LOCK).unwrap_or(&name);
+            let path = root.join(format!("{DIRECTORY}{id}"));
+            private.create(&path).map_err(|error| failed("mkdir", &path, error))?;
+            let counter = AtomicU64::default();
+            return Ok(Self { root: root.to_owned(), path, lock, counter, made_root });
+        }
+        let message = format!("no lock file in {} could be locked", root.display());
+        Err(Error::new(ErrorKind::Io, message))
+    }
+
+    /// Returns a path in it that nobody else was given.
+    pub fn next(&self) -> PathBuf {
+        self.path.join(format!("{}-addition", self.counter.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Moves something that is to be removed out of the store's sight.
+    ///
+    /// # Errors
+    /// The system's; what is not there is no error.
+    pub fn take(&self, path: &Path) -> Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let number = self.counter.fetch_add(1, Ordering::Relaxed);
+        match fs::rename(path, self.path.join(format!("{number}-{name}"))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed("rename", path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes what was moved in.
+    pub fn clear(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let path = entry.path();
+            let _ = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        }
+    }
+
+    /// Removes the directory above too, if it is empty and was made for this one. Older versions of
+    /// the library do not know it, and stumble over it when they mend links. The caller has the lock
+    /// under which layers are changed.
+    pub fn leave_no_trace(self) {
+        let (root, made_root) = (self.root.clone(), self.made_root);
+        drop(self);
+        if made_root {
+            let _ = fs::remove_dir(root);
+        }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+        let _ = fs::remove_file(self.lock.path());
+    }
+}
+
+/// Removes what killed programs left below `root`.
+pub(crate) fn recover(root: &Path, host: &Host) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let id = name.strip_prefix(DIRECTORY).or_else(|| name.strip_prefix(LOCK));
+        let Some(id) = id else { continue };
+        let lock = root.join(format!("{LOCK}{id}"));
+        if !lock.exists() && fs::File::create_new(&lock).is_err() {
+            continue;
+        }
+        let Ok(Some(_held)) = Lock::try_write(&lock) else { continue };
+        host.debug(format!("removing {DIRECTORY}{id}, left by a killed program"));
+        let _ = fs::remove_dir_all(root.join(format!("{DIRECTORY}{id}")));
+        let _ = fs::remove_file(&lock);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_use_stays_and_what_was_left_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("tempdirs");
+        let used = Temporary::new(&root).unwrap();
+        fs::create_dir(used.next()).unwrap();
+        for left in ["temp-dir-1/tree", "temp-dir-2"] {
+            fs::create_dir_all(root.join(left)).unwrap();
+        }
+        fs::write(root.join("lock-1"), "").unwrap();
+        fs::write(root.join("other"), "").unwrap();
+        recover(&root, &Host::silent());
+        let mut names: Vec<_> = fs::read_dir(&root)
+            .unwrap()
+            .map(|it| it.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert!(
+            names[0].starts_with(LOCK) && names[1] == "other" && names[2].starts_with(DIRECTORY)
+        );
+        assert_eq!(fs::read_dir(&used.path).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn nothing_is_left_but_what_others_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("tempdirs");
+        let first = Temporary::new(&root).unwrap();
+        let second = Temporary::new(&root).unwrap();
+        first.leave_no_trace();
+        assert!(root.exists());
+        drop(second);
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+        let again = Temporary::new(&root).unwrap();
+        again.leave_no_trace();
+        assert!(root.exists(), "it was there before");
+    }
+}
