@@ -205,10 +205,10 @@ impl Preparation<'_> {
     /// Opens the archive of a layer that the store, or this image, has upon other layers.
     fn assembled(&self, layer: &Wanted) -> Result<Assembled> {
         if let Some((tree, tar_split)) = self.trees.get(&layer.diff_id) {
-            return Assembled::new(&layer.id, vec![tree.clone()], tar_split);
+            return Assembled::new(&layer.id, vec![tree.clone()], tar_split, self.host);
         }
         let known = self.known.by_diff_id(&layer.diff_id).ok_or_else(|| gone(&layer.id))?;
-        Assembled::open(self.store, known)
+        Assembled::open(self.store, known, self.host)
     }
 
     /// Makes a tree that begins as a copy of the one below.

@@ -325,6 +325,7 @@ enum To {
 
 impl BlobWriter for LayerWriter {
     fn write(&mut self, chunk: &[u8]) -> Result<()> {
+        self.host.check_cancelled()?;
         match self.to.as_mut().expect("a writer is written to until it is finished") {
             To::Tree { unpacker, .. } => unpacker.push(chunk),
             To::Archive { file, path } => {

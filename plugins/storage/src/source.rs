@@ -162,7 +162,7 @@ impl Source for StorageSource {
             return Err(Error::unsupported("a layer in a store is read from its start alone"));
         }
         let size = u64::try_from(layer.layer.diff_size).ok();
-        Ok(Blob { size, reader: Box::new(Assembled::open(self.store(), &layer)?) })
+        Ok(Blob { size, reader: Box::new(Assembled::open(self.store(), &layer, &self.host)?) })
     }
 
     fn signatures(&self, instance: Option<&Digest>) -> Result<Vec<Signature>> {
@@ -229,6 +229,7 @@ pub(crate) struct Assembled {
     file: Option<(File, u64)>,
     /// For messages.
     layer: String,
+    host: Host,
 }
 
 impl Assembled {
@@ -236,7 +237,7 @@ impl Assembled {
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a layer that cannot be given back bit for bit.
-    pub fn open(store: &Store, found: &FoundLayer) -> Result<Self> {
+    pub fn open(store: &Store, found: &FoundLayer, host: &Host) -> Result<Self> {
         let (home, id) = (&found.home, &found.layer.id);
         let tree = store.tree(home, id);
         if tree.with_file_name("composefs-data").exists() {
@@ -251,11 +252,11 @@ impl Assembled {
             let paths = store.homes().map(|home| home.join(store.driver().name()).join(link));
             paths.into_iter().find(|path| path.exists())
         }));
-        Self::new(id, trees, &store.tar_split(home, id))
+        Self::new(id, trees, &store.tar_split(home, id), host)
     }
 
     /// Opens trees, of which only the first has to be there, and a tar-split.
-    pub fn new(layer: &str, trees: Vec<PathBuf>, tar_split: &Path) -> Result<Self> {
+    pub fn new(layer: &str, trees: Vec<PathBuf>, tar_split: &Path, host: &Host) -> Result<Self> {
         let split = files::open(tar_split).map_err(|error| match error.kind() {
             ErrorKind::NotFound => Error::unsupported(format!(
                 "layer {layer} has no tar-split, without which its archive cannot be made again"
@@ -274,6 +275,7 @@ impl Assembled {
             segment: (Vec::new(), 0),
             file: None,
             layer: layer.to_owned(),
+            host: host.clone(),
         })
     }
 
@@ -305,6 +307,7 @@ impl Assembled {
 
     /// Fills a buffer as far as there are bytes.
     pub fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        self.host.check_cancelled()?;
         let mut filled = 0;
         while filled < buffer.len() {
             let room = &mut buffer[filled..];

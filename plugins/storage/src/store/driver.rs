@@ -88,6 +88,20 @@ fn can_be_overlay(path: &Path) -> bool {
     magic.is_none_or(|magic| !NO_GROUND_FOR_OVERLAY.contains(&magic))
 }
 
+/// Returns the program that mounts overlays in a store where nobody named one: fuse-overlayfs, if it
+/// is there and the kernel cannot, or the store was begun with one.
+pub(crate) fn needed_mount_program(root: &Path) -> Option<String> {
+    let flag = std::fs::read_to_string(root.join("overlay/.has-mount-program"));
+    let begun = flag.is_ok_and(|flag| flag.trim() == "true");
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if !begun && known.lines().any(|line| line.split_whitespace().last() == Some("overlay")) {
+        return None;
+    }
+    let path = std::env::var_os("PATH")?;
+    let mut found = std::env::split_paths(&path).map(|dir| dir.join("fuse-overlayfs"));
+    found.find(|program| program.is_file()).map(|program| program.display().to_string())
+}
+
 /// What the driver's options say, as far as it matters to files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {

@@ -45,7 +45,10 @@ impl Store {
     /// [`ErrorKind::InvalidInput`] for options that make no sense.
     pub fn locate(options: StoreOptions) -> Result<Self> {
         let driver = Driver::choose(&options)?;
-        let settings = Settings::parse(driver, &options.driver_options)?;
+        let mut settings = Settings::parse(driver, &options.driver_options)?;
+        if driver == Driver::Overlay && settings.mount_program.is_none() {
+            settings.mount_program = driver::needed_mount_program(&options.root);
+        }
         if options.image_store.as_ref() == Some(&options.root) {
             let message = format!(
                 "imagestore {} must either be not set or be different than graphroot",

@@ -27,7 +27,7 @@ use diolkos_sdk::{Error, ErrorKind, Result};
 use tar_core::parse::{Limits, ParseEvent, Parser};
 
 use self::content::Content;
-use self::entry::{Entry, Kind, clean};
+use self::entry::{Entry, clean};
 use self::tree::Tree;
 use crate::tar_split::TarSplitWriter;
 
@@ -91,7 +91,6 @@ enum State {
 /// An archive on its way into a tree.
 pub(crate) struct Unpacker {
     tree: Tree,
-    rules: Rules,
     parser: Parser,
     split: TarSplitWriter<File>,
     state: State,
@@ -125,7 +124,6 @@ impl Unpacker {
         parser.set_ignore_pax_errors(true);
         Ok(Self {
             tree: Tree::open(tree, rules)?,
-            rules,
             parser,
             split: TarSplitWriter::new(split),
             state: State::Headers,
