@@ -9,6 +9,7 @@
 //! - [`DockerRegistry`], [`DockerDaemon`] and [`Nginx`]: real servers, as processes of their own, with
 //!   [`Authority`] for their certificates and [`TokenServer`] for their tokens,
 //! - [`ScriptedDaemon`]: what fails as a Docker daemon may,
+//! - [`Store`]: a store of podman's, and [`tree()`]: what is in a tree of files,
 //! - [`require`]: other programs, whose absence skips a test, and fails it in CI.
 
 mod http;
@@ -23,6 +24,8 @@ mod proxy;
 mod registry;
 mod scripted_daemon;
 mod servers;
+mod store;
+mod tree;
 mod web_proxy;
 
 pub use image::{Format, Image, LayerForm, Packing, Platform};
@@ -37,6 +40,8 @@ pub use scripted_daemon::{Script, ScriptedDaemon};
 pub use servers::{
     Authority, DockerDaemon, DockerRegistry, KeyPair, Nginx, Site, Terms, TokenServer,
 };
+pub use store::Store;
+pub use tree::{Entry, tree};
 pub use web_proxy::WebProxy;
 
 /// Returns the digest of some bytes.

@@ -132,9 +132,11 @@ impl Source for StorageSource {
     }
 
     fn layers(&self, instance: Option<&Digest>) -> Result<Option<Vec<Descriptor>>> {
-        let manifest = Manifest::parse(&self.manifest(instance)?.bytes)?;
+        let mut manifest = Manifest::parse(&self.manifest(instance)?.bytes)?;
         if manifest.instances().is_some() {
-            return Err(Error::unsupported("an index has no layers"));
+            // An index that the image is known by; it is one of its instances.
+            let bytes = self.read(MANIFEST)?.ok_or_else(|| self.missing(MANIFEST))?;
+            manifest = Manifest::parse(&bytes)?;
         }
         self.with_layers(|layers| {
             let chain = layers.chain(&self.image.image.top_layer)?;

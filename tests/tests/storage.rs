@@ -1,0 +1,407 @@
+//! The store of podman and buildah: what they write we read, what we write they use, and skopeo
+//! writes the same.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use diolkos_tests::{
+    Entry, Format, Home, Image, Layer, LayerForm, Layout, Packing, Platform, Run as _, Store,
+    built_program, require, require_root, tree,
+};
+use serde_json::Value;
+
+const DRIVERS: [&str; 2] = ["overlay", "vfs"];
+
+/// Prepares skopeo as root, accepting every image.
+fn skopeo(home: &Home) -> Command {
+    let mut command = home.command("skopeo");
+    command.args(["--insecure-policy", "copy", "--quiet"]);
+    command
+}
+
+fn hard_things(home: &Home, packing: Packing) -> Image {
+    let image = Image::hard_things(Format::Oci, packing);
+    image.write_layout(&home.path("in"), "1").unwrap();
+    image
+}
+
+/// Returns records without what differs by design: the times at which layers were made.
+fn timeless(mut records: Vec<Value>) -> Vec<Value> {
+    for record in &mut records {
+        if !record["diff-digest"].is_null() {
+            record.as_object_mut().unwrap().remove("created");
+        }
+    }
+    records
+}
+
+#[test]
+fn skopeo_writes_the_same_records_trees_and_tar_splits() {
+    if !require_root() || require("skopeo").is_none() {
+        return;
+    }
+    let begin = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
+    for driver in DRIVERS {
+        for packing in [Packing::Gzip, Packing::Plain] {
+            let home = Home::new();
+            hard_things(&home, packing);
+            let (ours, theirs) =
+                (Store::new(&home, driver, "ours"), Store::new(&home, driver, "theirs"));
+            Store::copy(&home, "oci:in:1", &ours.reference("localhost/a:1"));
+            skopeo(&home).args(["oci:in:1", &theirs.reference("localhost/a:1")]).succeed();
+            assert_eq!(ours.unsound(), Vec::<String>::new());
+            assert_eq!(timeless(ours.layers()), timeless(theirs.layers()), "{driver} {packing:?}");
+            assert_eq!(ours.images(), theirs.images(), "{driver} {packing:?}");
+            for layer in ours.layers() {
+                let id = layer["id"].as_str().unwrap();
+                let (our_tree, their_tree) =
+                    (tree(&ours.tree(id)).unwrap(), tree(&theirs.tree(id)).unwrap());
+                for (name, theirs) in &their_tree {
+                    let mut ours = our_tree.get(name).cloned();
+                    // A directory that the layer does not name was changed when it was made.
+                    let made = |entry: &Entry| entry.changed.0 >= begin;
+                    if let Some(ours) = ours.as_mut().filter(|ours| made(ours) && made(theirs)) {
+                        ours.changed = theirs.changed;
+                    }
+                    assert_eq!(ours.as_ref(), Some(theirs), "{driver} {id} {}", name.display());
+                }
+                assert_eq!(our_tree.len(), their_tree.len(), "{driver} {id}");
+                assert!(ours.tar_split(id) == theirs.tar_split(id), "{driver} {id}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_image_comes_back_with_its_diff_ids_config_and_manifest() {
+    if !require_root() {
+        return;
+    }
+    for driver in DRIVERS {
+        for packing in [Packing::Gzip, Packing::Zstd, Packing::Plain] {
+            let home = Home::new();
+            let image = hard_things(&home, packing);
+            let store = Store::new(&home, driver, "store");
+            Store::copy(&home, "oci:in:1", &store.reference("localhost/a:1"));
+            Store::copy(&home, &store.reference("localhost/a:1"), "oci:out:1");
+            assert_eq!(Layout::new(home.path("out")).unsound().unwrap(), Vec::<String>::new());
+            let config = |layout: &str| {
+                let layout = Layout::new(home.path(layout));
+                let manifest = layout.manifest("1").unwrap();
+                layout.blob(manifest["config"]["digest"].as_str().unwrap()).unwrap()
+            };
+            assert!(config("in") == config("out"), "{driver} {packing:?}");
+            let raw = |reference: &str| {
+                let mut command = home.command(built_program());
+                command.args(["inspect", "--raw", reference]).succeed().stdout
+            };
+            assert_eq!(raw(&store.reference("localhost/a:1")).as_bytes(), image.manifest);
+            let by_digest = store.reference(&format!("localhost/a@{}", image.digest()));
+            assert_eq!(raw(&by_digest).as_bytes(), image.manifest);
+            let id = image.config().unwrap();
+            let short = store.reference(&id["sha256:".len()..][..12]);
+            assert_eq!(raw(&short).as_bytes(), image.manifest);
+        }
+    }
+}
+
+/// An image in which `cat` runs, with the libraries that it needs.
+fn with_a_program(home: &Home, mark: &str) {
+    let program = ["/usr/bin/cat", "/bin/cat"].into_iter().find(|path| Path::new(path).exists());
+    let program = program.expect("there is a cat");
+    let listed = home.command("ldd").arg(program).succeed().stdout;
+    let files: Vec<&str> =
+        listed.split_whitespace().filter(|word| word.starts_with('/')).chain([program]).collect();
+    let mut layer = Layer::new();
+    for path in files {
+        let content = fs::read(path).unwrap();
+        layer = layer.program(path.trim_start_matches('/'), content);
+    }
+    layer =
+        layer.directory("proc").directory("sys").directory("dev").directory("tmp").directory("run");
+    let base = LayerForm::new(layer.file("gone", "gone").file("mark", "old"), Packing::Gzip);
+    let top = Layer::new().whiteout("gone").file("mark", mark);
+    let image =
+        Image::new(Format::Oci, Platform::AMD64, &[base, LayerForm::new(top, Packing::Gzip)]);
+    image.write_layout(&home.path("program"), "1").unwrap();
+}
+
+#[test]
+fn podman_runs_mounts_and_pushes_what_we_wrote() {
+    if !require_root() || require("podman").is_none() || require("crun").is_none() {
+        return;
+    }
+    for driver in DRIVERS {
+        let home = Home::new();
+        with_a_program(&home, "marked");
+        let store = Store::new(&home, driver, "store");
+        Store::copy(&home, "oci:program:1", &store.reference("localhost/a:1"));
+        let podman = || store.program(&home, "podman");
+        let listed = podman().args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).succeed();
+        assert_eq!(listed.stdout.trim(), "localhost/a:1");
+        let mounted = podman().args(["image", "mount", "localhost/a:1"]).succeed().stdout;
+        let mounted = Path::new(mounted.trim());
+        assert_eq!(fs::read_to_string(mounted.join("mark")).unwrap(), "marked");
+        assert!(!mounted.join("gone").exists());
+        podman().args(["image", "unmount", "localhost/a:1"]).succeed();
+        let flags =
+            ["--rm", "--network=none", "--cgroups=disabled", "--security-opt=seccomp=unconfined"];
+        let run = podman()
+            .args(["--cgroup-manager=cgroupfs", "--runtime=crun", "run"])
+            .args(flags)
+            .args(["localhost/a:1", "/usr/bin/cat", "/mark"])
+            .run();
+        if run.code == Some(0) {
+            assert_eq!(run.stdout, "marked");
+        } else {
+            // Where no container can run, changing the root is as far as one gets.
+            let buildah = || store.program(&home, "buildah");
+            let container = buildah().args(["from", "localhost/a:1"]).succeed().stdout;
+            let run = ["run", "--isolation=chroot", container.trim(), "/usr/bin/cat", "/mark"];
+            assert_eq!(buildah().args(run).succeed().stdout, "marked", "podman: {}", run.len());
+            buildah().args(["rm", container.trim()]).succeed();
+        }
+        let pushed = home.path("pushed");
+        podman()
+            .args(["push", "--quiet", "localhost/a:1"])
+            .arg(format!("oci:{}:1", pushed.display()))
+            .succeed();
+        let config = |layout: &str| {
+            Layout::new(home.path(layout)).manifest("1").unwrap()["config"]["digest"].clone()
+        };
+        assert_eq!(config("pushed"), config("program"));
+        assert_eq!(store.unsound(), Vec::<String>::new());
+        podman().args(["rmi", "localhost/a:1"]).succeed();
+        assert_eq!(store.images().len() + store.layers().len(), 0);
+        assert_eq!(store.unsound(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_podman_and_buildah_write_is_read_with_the_same_digests() {
+    if !require_root() || require("podman").is_none() || require("buildah").is_none() {
+        return;
+    }
+    for driver in DRIVERS {
+        let home = Home::new();
+        hard_things(&home, Packing::Gzip);
+        let store = Store::new(&home, driver, "store");
+        let podman = || store.program(&home, "podman");
+        let name = "localhost/loaded:1";
+        Store::copy(&home, "oci:in:1", &format!("oci-archive:in.tar:{name}"));
+        podman().args(["load", "--quiet", "--input", "in.tar"]).succeed();
+        let identity = |reference: &str| {
+            let _ = fs::remove_dir_all(home.path("identity"));
+            Store::copy(&home, reference, "oci:identity:1");
+            let layout = Layout::new(home.path("identity"));
+            assert_eq!(layout.unsound().unwrap(), Vec::<String>::new());
+            let digest =
+                layout.manifest("1").unwrap()["config"]["digest"].as_str().unwrap().to_owned();
+            let config: Value = serde_json::from_slice(&layout.blob(&digest).unwrap()).unwrap();
+            (digest, config["rootfs"]["diff_ids"].clone())
+        };
+        assert_eq!(identity(&store.reference(name)), identity("oci:in:1"));
+        // A layer that buildah makes of what was changed.
+        let buildah = || store.program(&home, "buildah");
+        let container = buildah().args(["from", name]).succeed().stdout;
+        fs::write(home.path("added"), "added").unwrap();
+        buildah().args(["copy", container.trim()]).arg(home.path("added")).arg("/added").succeed();
+        buildah().args(["commit", "--quiet", container.trim(), "localhost/built:1"]).succeed();
+        let (config, diff_ids) = identity(&store.reference("localhost/built:1"));
+        let built = podman().args(["inspect", "localhost/built:1"]).succeed().json();
+        assert_eq!(config, format!("sha256:{}", built[0]["Id"].as_str().unwrap()));
+        assert_eq!(diff_ids, built[0]["RootFS"]["Layers"]);
+        // Its container uses the image.
+        let mut delete = home.command(built_program());
+        delete.args(["delete", &store.reference(name)]);
+        delete.run().expect_code(1).expect_words(&["image is in use by a container"]);
+        buildah().args(["rm", container.trim()]).succeed();
+        let mut delete = home.command(built_program());
+        delete.args(["delete", &store.reference(name)]).succeed();
+        // Its layers stay, for the image that was built upon them.
+        assert_eq!(identity(&store.reference("localhost/built:1")), (config, diff_ids));
+        podman().args(["rmi", "localhost/built:1"]).succeed();
+        assert_eq!(store.images().len() + store.layers().len(), 0);
+    }
+}
+
+#[test]
+fn one_of_an_index_is_found_by_the_digest_of_either() {
+    if !require_root() {
+        return;
+    }
+    let home = Home::new();
+    let instances = [Platform::AMD64, Platform::ARM64]
+        .map(|platform| Image::small(Format::Oci, platform, "list"));
+    let index = Image::index(Format::Oci, instances.to_vec());
+    index.write_layout(&home.path("in"), "1").unwrap();
+    let (ours, theirs) =
+        (Store::new(&home, "overlay", "ours"), Store::new(&home, "overlay", "theirs"));
+    for platform in ["amd64", "arm64"] {
+        let name = format!("localhost/a:{platform}");
+        let mut copy = Store::copying(&home, "oci:in:1", &ours.reference(&name));
+        copy.args(["--override-arch", platform]).succeed();
+        if require("skopeo").is_some() {
+            let mut copy = home.command("skopeo");
+            copy.args(["--insecure-policy", "--override-arch", platform, "copy", "--quiet"]);
+            copy.args(["oci:in:1", &theirs.reference(&name)]).succeed();
+            assert_eq!(ours.images(), theirs.images());
+        }
+    }
+    let raw = |flags: &[&str], name: &str| {
+        let mut command = home.command(built_program());
+        command.args(flags).args(["inspect", "--raw", &ours.reference(name)]).succeed().stdout
+    };
+    // What they are of finds the one that fits.
+    let by_index = format!("localhost/a@{}", index.digest());
+    assert_eq!(raw(&[], &by_index).as_bytes(), index.manifest);
+    for (platform, image) in ["amd64", "arm64"].iter().zip(&instances) {
+        let mut copy = Store::copying(&home, &ours.reference(&by_index), "dir:out");
+        copy.args(["--override-arch", platform]).succeed();
+        let copied: Value =
+            serde_json::from_slice(&fs::read(home.path("out/manifest.json")).unwrap()).unwrap();
+        assert_eq!(copied["config"]["digest"], image.config().unwrap());
+    }
+    let by_instance = format!("localhost/a@{}", instances[1].digest());
+    assert_eq!(raw(&[], &by_instance).as_bytes(), instances[1].manifest);
+    assert_eq!(ours.images().len(), 2);
+}
+
+/// Prepares a copy of a thousand small files and some noise, and returns the image.
+fn busy_image(home: &Home, seed: u32) -> Image {
+    let files = |part: u32| {
+        let mut layer = Layer::new();
+        for n in 0..400 {
+            layer = layer.file(&format!("d{part}/{}/{n}", n % 7), format!("{seed} {n}").repeat(40));
+        }
+        LayerForm::new(
+            layer.file("noise", diolkos_tests::noise(400_000, seed + part)),
+            Packing::Gzip,
+        )
+    };
+    // All images have the lowest layer in common.
+    let base = LayerForm::new(Layer::new().file("base", vec![7; 200_000]), Packing::Gzip);
+    let image = Image::new(Format::Oci, Platform::AMD64, &[base, files(1), files(2)]);
+    image.write_layout(&home.path(format!("in{seed}")), "1").unwrap();
+    image
+}
+
+#[test]
+fn writers_of_ours_and_podman_lose_nothing_of_each_other() {
+    if !require_root() || require("podman").is_none() {
+        return;
+    }
+    for driver in DRIVERS {
+        let home = Home::new();
+        let store = Store::new(&home, driver, "store");
+        for seed in 0..4 {
+            busy_image(&home, seed * 10);
+        }
+        Store::copy(&home, "oci:in0:1", "oci-archive:load.tar:localhost/loaded:1");
+        let podman = || store.program(&home, "podman");
+        for round in 0..10 {
+            let ours = |n: u32| {
+                let source = format!("oci:in{}:1", n * 10);
+                Store::copying(
+                    &home,
+                    &source,
+                    &store.reference(&format!("localhost/ours{n}:{round}")),
+                )
+            };
+            std::thread::scope(|scope| {
+                let mut running = Vec::new();
+                for mut command in [ours(1), ours(2), {
+                    let mut load = podman();
+                    load.args(["load", "--quiet", "--input", "load.tar"]);
+                    load
+                }] {
+                    running.push(scope.spawn(move || command.run()));
+                }
+                scope.spawn(|| {
+                    // What may be there or not by now.
+                    let (old, new) = ("localhost/loaded:1", format!("localhost/tagged:{round}"));
+                    podman().args(["tag", old, &new]).run();
+                    podman().args(["rmi", &new]).run();
+                });
+                for running in running {
+                    running.join().unwrap().expect_success();
+                }
+            });
+            assert_eq!(store.unsound(), Vec::<String>::new(), "{driver} {round}");
+            let listed =
+                podman().args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).succeed();
+            let names: Vec<&str> = listed.stdout.lines().collect();
+            for n in [1, 2] {
+                for round in 0..=round {
+                    let name = format!("localhost/ours{n}:{round}");
+                    assert!(names.contains(&name.as_str()), "{driver} {round}: {names:?}");
+                }
+            }
+            if round % 3 == 2 {
+                // Begin without these again.
+                podman().args(["rmi", "--all", "--force"]).succeed();
+                assert_eq!(store.images().len() + store.layers().len(), 0);
+                Store::copy(&home, "oci:in30:1", &store.reference("localhost/other:1"));
+                for n in [1, 2] {
+                    for round in 0..=round {
+                        let name = store.reference(&format!("localhost/ours{n}:{round}"));
+                        Store::copy(&home, &format!("oci:in{}:1", n * 10), &name);
+                    }
+                }
+            }
+        }
+        for n in [1, 2] {
+            let name = store.reference(&format!("localhost/ours{n}:9"));
+            Store::copy(&home, &name, &format!("oci:back{n}:1"));
+            let back = Layout::new(home.path(format!("back{n}")));
+            assert_eq!(back.unsound().unwrap(), Vec::<String>::new());
+        }
+    }
+}
+
+#[test]
+fn killed_at_any_moment_the_store_is_as_good_as_before() {
+    if !require_root() || require("podman").is_none() {
+        return;
+    }
+    let home = Home::new();
+    let store = Store::new(&home, "overlay", "store");
+    busy_image(&home, 10);
+    busy_image(&home, 50);
+    Store::copy(&home, "oci:in50:1", &store.reference("localhost/old:1"));
+    let podman = || store.program(&home, "podman");
+    let begin = Instant::now();
+    Store::copy(&home, "oci:in10:1", &store.reference("localhost/new:1"));
+    let whole = begin.elapsed();
+    let (mut killed, mut left) = (0, 0);
+    for round in 0..50_u32 {
+        podman().args(["rmi", "localhost/new:1"]).succeed();
+        let mut copy = Store::copying(&home, "oci:in10:1", &store.reference("localhost/new:1"));
+        let mut child = copy.spawn().unwrap();
+        std::thread::sleep(whole * round / 45);
+        child.kill().unwrap();
+        killed += u32::from(!child.wait().unwrap().success());
+        let unsound = store.unsound();
+        left += u32::from(!unsound.is_empty());
+        // What is half made may be there, but only as such.
+        let broken = |what: &String| !what.contains("is left") && !what.contains("is incomplete");
+        let incomplete = unsound.iter().any(|what| what.contains("is incomplete"));
+        assert!(incomplete || !unsound.iter().any(broken), "{round}: {unsound:?}");
+        let listed = podman().args(["images", "--format", "{{.Repository}}:{{.Tag}}"]).succeed();
+        assert!(listed.stdout.contains("localhost/old:1"), "{round}: {}", listed.stdout);
+        let mounted = podman().args(["image", "mount", "localhost/old:1"]).succeed().stdout;
+        assert!(Path::new(mounted.trim()).join("d1/0/0").exists(), "{round}");
+        podman().args(["image", "unmount", "localhost/old:1"]).succeed();
+        Store::copy(&home, "oci:in10:1", &store.reference("localhost/new:1"));
+        assert_eq!(store.unsound(), Vec::<String>::new(), "{round}");
+    }
+    assert!(killed >= 25, "{killed} of 50 were killed on the way");
+    assert!(left > 0, "nothing was ever left: the kills came too early or too late");
+    for name in ["old", "new"] {
+        let reference = store.reference(&format!("localhost/{name}:1"));
+        Store::copy(&home, &reference, &format!("oci:{name}:1"));
+        assert_eq!(Layout::new(home.path(name)).unsound().unwrap(), Vec::<String>::new());
+    }
+}
