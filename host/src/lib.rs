@@ -8,3 +8,4 @@ pub mod image;
 mod levels;
 pub mod plugin;
 pub mod trust;
+mod user_namespace;

@@ -50,9 +50,13 @@ use context::{Context, Globals, Services};
 use signals::Cancellation;
 
 use crate::plugin::{Environment, Transports, Trust};
+use crate::user_namespace;
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
+    if let Some(code) = user_namespace::map_ids_if_asked() {
+        return code;
+    }
     let args: Vec<OsString> = std::env::args_os().collect();
     let personality = Personality::of(args.first().map(OsString::as_os_str));
     let console = Arc::new(Console::new(personality));
@@ -100,6 +104,9 @@ fn run(args: &[OsString], console: &Arc<Console>, cancellation: &Cancellation) -
     }
     let dirs = environment.search_dirs(&named);
     let transports = Transports::discover(&dirs, Trust::current());
+    if !environment.elevated && user_namespace::is_needed(args, &transports) {
+        return Err(user_namespace::enter(args, |text| console.warn(text)));
+    }
     let CommandLine { mut command, problems } = args::command_line(personality, &transports);
     let root = match command.try_get_matches_from_mut(args) {
         Ok(matches) => matches,

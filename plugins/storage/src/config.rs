@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use diolkos_formats::files;
@@ -40,6 +41,8 @@ pub(crate) struct Places {
     pub share: PathBuf,
     /// The user whose store it is: in a user namespace of ours or podman's, the one outside.
     pub uid: u32,
+    /// The process has not all of root's power over files, as in a user namespace.
+    pub is_confined: bool,
 }
 
 impl Places {
@@ -52,7 +55,9 @@ impl Places {
         // Who entered a user namespace is root in it, and says there who it was outside.
         let outside = variables.get("_CONTAINERS_ROOTLESS_UID").and_then(|uid| uid.parse().ok());
         let uid = outside.unwrap_or_else(|| rustix::process::geteuid().as_raw());
-        Self { variables, etc: "/etc".into(), share: "/usr/share".into(), uid }
+        let is_confined =
+            uid != 0 || variables.contains_key("_CONTAINERS_USERNS_CONFIGURED") || is_confined();
+        Self { variables, etc: "/etc".into(), share: "/usr/share".into(), uid, is_confined }
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -118,6 +123,17 @@ impl Places {
     }
 }
 
+/// Tells whether the process lacks power over files that root has: it is in a user namespace, or
+/// without the capability to administrate the system.
+fn is_confined() -> bool {
+    const SYS_ADMIN: u32 = 21;
+    let all_ids = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = capabilities.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    !all_ids.contains("4294967295") || capabilities.is_some_and(|all| all >> SYS_ADMIN & 1 == 0)
+}
+
 /// What a store is opened with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoreOptions {
@@ -135,8 +151,8 @@ pub(crate) struct StoreOptions {
     pub driver_options: Vec<String>,
     /// Containers are forgotten with the next boot.
     pub transient: bool,
-    /// The store is that of an ordinary user.
-    pub is_rootless: bool,
+    /// See [`Places::is_confined`].
+    pub is_confined: bool,
 }
 
 impl StoreOptions {
@@ -300,7 +316,7 @@ impl Merged {
             image_store: storage("imagestore").map(|path| places.expand(&path)),
             driver_options,
             transient: self.storage.get("transient_store") == Some(&Value::Boolean(true)),
-            is_rootless: places.is_rootless(),
+            is_confined: places.is_confined,
         })
     }
 
@@ -367,8 +383,6 @@ fn list_of(table: &BTreeMap<String, Value>, key: &str) -> Vec<String> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::fs;
-
     use super::*;
 
     /// Places below one directory, in which nothing is set.
@@ -376,7 +390,13 @@ pub(crate) mod tests {
         let variables = [("HOME", dir.join("home")), ("XDG_RUNTIME_DIR", dir.join("runtime"))];
         let variables =
             variables.map(|(name, path)| (name.to_owned(), path.to_str().unwrap().to_owned()));
-        Places { variables: variables.into(), etc: dir.join("etc"), share: dir.join("share"), uid }
+        Places {
+            variables: variables.into(),
+            etc: dir.join("etc"),
+            share: dir.join("share"),
+            uid,
+            is_confined: uid != 0,
+        }
     }
 
     fn write(path: PathBuf, text: &str) {

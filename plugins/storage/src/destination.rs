@@ -153,14 +153,14 @@ impl Store {
     /// Returns how layers of this store are unpacked.
     pub(crate) fn rules(&self) -> Rules {
         let settings = self.settings();
-        let is_rootless = self.is_rootless();
+        let is_confined = self.is_confined();
         let whiteouts = match self.driver() {
             Driver::Vfs => Whiteouts::Remove,
             Driver::Overlay if settings.mount_program.is_some() => Whiteouts::Files,
-            Driver::Overlay if is_rootless => Whiteouts::Devices("user.overlay.opaque"),
+            Driver::Overlay if is_confined => Whiteouts::Devices("user.overlay.opaque"),
             Driver::Overlay => Whiteouts::Devices("trusted.overlay.opaque"),
         };
-        Rules { whiteouts, is_rootless, ignores_chown_errors: settings.ignores_chown_errors }
+        Rules { whiteouts, is_confined, ignores_chown_errors: settings.ignores_chown_errors }
     }
 }
 

@@ -135,7 +135,7 @@ fn specified(details: &str, spec: &str, defaults: StoreOptions) -> Result<StoreO
         root: path(root, defaults.root)?,
         run_root: path(run_root, defaults.run_root)?,
         driver_options,
-        is_rootless: defaults.is_rootless,
+        is_confined: defaults.is_confined,
         ..StoreOptions::default()
     })
 }

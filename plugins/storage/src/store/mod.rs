@@ -170,9 +170,9 @@ impl Store {
         self.layers_dir(self.root()).join("tmp")
     }
 
-    /// Tells whether the process is in a user namespace of an ordinary user.
-    pub fn is_rootless(&self) -> bool {
-        self.options.is_rootless
+    /// Tells whether the process lacks power over files that root has.
+    pub fn is_confined(&self) -> bool {
+        self.options.is_confined
     }
 
     /// Makes the directories of a store that is not there yet.

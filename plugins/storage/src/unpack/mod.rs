@@ -59,7 +59,7 @@ pub(crate) struct Rules {
     /// What becomes of whiteouts.
     pub whiteouts: Whiteouts,
     /// Devices cannot be made, and some extended attributes not set: in a user namespace.
-    pub is_rootless: bool,
+    pub is_confined: bool,
     /// Owners that cannot be set are left.
     pub ignores_chown_errors: bool,
 }

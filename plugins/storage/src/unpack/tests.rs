@@ -11,7 +11,7 @@ use super::*;
 use crate::source::Assembled;
 
 const RULES: Rules =
-    Rules { whiteouts: Whiteouts::Remove, is_rootless: false, ignores_chown_errors: false };
+    Rules { whiteouts: Whiteouts::Remove, is_confined: false, ignores_chown_errors: false };
 
 struct Layer(Builder<Vec<u8>>);
 

@@ -116,7 +116,7 @@ impl Tree {
                 })?;
                 Ok(())
             }
-            Kind::Device(..) if self.rules.is_rootless => return Ok(Content::nowhere(entry.name)),
+            Kind::Device(..) if self.rules.is_confined => return Ok(Content::nowhere(entry.name)),
             Kind::Device(kind, major, minor) => {
                 let device = rustix::fs::makedev(*major, *minor);
                 rustix::fs::mknodat(&*dir, base, *kind, Mode::from_raw_mode(0o600), device)
@@ -379,7 +379,7 @@ impl Tree {
                 self.lost_xattrs += 1;
                 Ok(())
             }
-            Err(Errno::PERM) if self.rules.is_rootless => {
+            Err(Errno::PERM) if self.rules.is_confined => {
                 self.lost_xattrs += 1;
                 Ok(())
             }
