@@ -54,10 +54,11 @@ impl Driver {
         let names = ["overlay", "aufs", "btrfs", "devicemapper", "zfs", "vfs"];
         let is_there = |name: &str| options.root.join(name).exists();
         let prior: Vec<&str> = names.into_iter().filter(|name| is_there(name)).collect();
-        // Without being asked to, the library does not go on with a vfs that is there, either.
+        // Without being asked to, the library does not go on with a vfs that is there, but for an
+        // ordinary user, for whom some versions choose it themselves.
         let mut wanted = options.priority.iter().map(String::as_str);
         let found = if options.priority.is_empty() {
-            prior.iter().copied().find(|name| *name != "vfs")
+            prior.iter().copied().find(|name| *name != "vfs" || options.is_confined)
         } else {
             wanted.find(|name| prior.contains(name))
         };
@@ -205,6 +206,10 @@ mod tests {
         );
         std::fs::create_dir(dir.path().join("overlay")).unwrap();
         assert!(Driver::choose(&wanted).unwrap_err().message().contains("overlay, vfs"));
+        let user = StoreOptions { is_confined: true, ..options(&dir.path().join("user")) };
+        assert_eq!(Driver::choose(&user).unwrap(), Driver::Overlay);
+        std::fs::create_dir_all(dir.path().join("user/vfs")).unwrap();
+        assert_eq!(Driver::choose(&user).unwrap(), Driver::Vfs);
         wanted.driver = Some("overlay2".into());
         assert_eq!(Driver::choose(&wanted).unwrap(), Driver::Overlay);
         wanted.driver = Some("zfs".into());
