@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use diolkos_tests::{DockerDaemon, DockerRegistry, Format, Home, Image, Layer, Packing, require};
+use diolkos_tests::{
+    DockerDaemon, DockerRegistry, Format, Home, Image, Layer, Packing, Store, is_root, require,
+};
 use serde_json::Value;
 
 /// What an image has to be after every hop: its config's digest, and the diff IDs in it.
@@ -26,6 +28,11 @@ impl World {
             "docker" => self.registry.as_ref()?.reference(&format!("{name}:1")),
             "docker-daemon" => self.daemon.as_ref().map(|_| format!("docker-daemon:{name}:1"))?,
             "dir" => format!("dir:{name}"),
+            // Its trees have files of other owners.
+            "containers-storage" => is_root().then(|| {
+                let store = Store::new(&self.home, "overlay", "store");
+                store.reference(&format!("localhost/{name}:1"))
+            })?,
             other => format!("{other}:{name}.{other}:{name}:1"),
         })
     }
@@ -45,8 +52,15 @@ impl World {
     }
 }
 
-const BOTH_WAYS: [&str; 6] =
-    ["oci", "dir", "docker", "docker-archive", "oci-archive", "docker-daemon"];
+const BOTH_WAYS: [&str; 7] = [
+    "oci",
+    "dir",
+    "docker",
+    "docker-archive",
+    "oci-archive",
+    "docker-daemon",
+    "containers-storage",
+];
 
 fn survives(packing: Packing) {
     let world = World::start();

@@ -405,3 +405,297 @@ fn killed_at_any_moment_the_store_is_as_good_as_before() {
         assert_eq!(Layout::new(home.path(name)).unsound().unwrap(), Vec::<String>::new());
     }
 }
+
+#[test]
+fn layers_of_a_store_that_is_only_read_are_built_upon_and_stay_as_they_are() {
+    if !require_root() || require("podman").is_none() {
+        return;
+    }
+    let home = Home::new();
+    let shared = Store::new(&home, "overlay", "shared");
+    let store = Store::new(&home, "overlay", "store");
+    busy_image(&home, 10);
+    busy_image(&home, 20);
+    Store::copy(&home, "oci:in10:1", &shared.reference("localhost/shared:1"));
+    let before = tree(&shared.root).unwrap();
+    let conf = home.path("storage.conf");
+    let text = format!(
+        "[storage]\ndriver='overlay'\ngraphroot='{}'\nrunroot='{}'\n[storage.options]\nadditionalimagestores=['{}']\n",
+        store.root.display(),
+        home.path("run/store").display(),
+        shared.root.display()
+    );
+    fs::write(&conf, text).unwrap();
+    let diolkos = |arguments: &[&str]| {
+        let mut command = home.command(built_program());
+        command.env("CONTAINERS_STORAGE_CONF", &conf).args(arguments);
+        command
+    };
+    let copy = |from: &str, to: &str| {
+        diolkos(&["copy", "--quiet", "--insecure-policy", from, to]).succeed();
+    };
+    // Its base layer is in the shared store.
+    copy("oci:in20:1", "containers-storage:localhost/own:1");
+    assert_eq!(store.layers().len(), 2);
+    let podman = |arguments: &[&str]| {
+        let mut command = home.command("podman");
+        command.env("CONTAINERS_STORAGE_CONF", &conf).args(arguments).succeed().stdout
+    };
+    let listed = podman(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert!(
+        listed.contains("localhost/own:1") && listed.contains("localhost/shared:1"),
+        "{listed}"
+    );
+    let mounted = podman(&["image", "mount", "localhost/own:1"]);
+    assert!(
+        Path::new(mounted.trim()).join("base").exists()
+            && Path::new(mounted.trim()).join("d2").exists()
+    );
+    podman(&["image", "unmount", "localhost/own:1"]);
+    for name in ["own", "shared"] {
+        copy(&format!("containers-storage:localhost/{name}:1"), &format!("oci:{name}:1"));
+        assert_eq!(Layout::new(home.path(name)).unsound().unwrap(), Vec::<String>::new());
+    }
+    // A name that an image of the shared store gets is in the own store.
+    copy("oci:in10:1", "containers-storage:localhost/renamed:1");
+    let listed = podman(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+    assert!(listed.contains("localhost/renamed:1"), "{listed}");
+    diolkos(&["delete", "containers-storage:localhost/renamed:1"]).succeed();
+    diolkos(&["delete", "containers-storage:localhost/own:1"]).succeed();
+    let mut again = diolkos(&["delete", "containers-storage:localhost/shared:1"]);
+    again.run().expect_code(1).expect_words(&["which is only read"]);
+    assert_eq!(store.images().len() + store.layers().len(), 0);
+    let mut after = tree(&shared.root).unwrap();
+    // Who reads makes lock files where there are none.
+    after.retain(|name, _| before.contains_key(name));
+    for (name, entry) in &before {
+        assert_eq!(after[name].content, entry.content, "{}", name.display());
+    }
+    let _ = home.command("umount").arg("-q").arg(store.root.join("overlay")).run();
+}
+
+#[test]
+fn what_is_not_known_is_refused_and_left_as_it_is() {
+    if !require_root() {
+        return;
+    }
+    let home = Home::new();
+    let store = Store::new(&home, "overlay", "store");
+    busy_image(&home, 10);
+    busy_image(&home, 20);
+    Store::copy(&home, "oci:in10:1", &store.reference("localhost/a:1"));
+    let refused = |conf: Option<&str>, reference: &str, words: &[&str]| {
+        let before = tree(&store.root).unwrap();
+        let mut command = Store::copying(&home, "oci:in20:1", reference);
+        if let Some(conf) = conf {
+            let text = format!("[storage]\ngraphroot='{}'\n{conf}", store.root.display());
+            fs::write(home.path("storage.conf"), text).unwrap();
+            command.env("CONTAINERS_STORAGE_CONF", home.path("storage.conf"));
+        }
+        command.run().expect_code(1).expect_words(words);
+        let mut after = tree(&store.root).unwrap();
+        after.retain(|name, _| !name.ends_with("storage.lock") && !name.ends_with("layers.lock"));
+        for (name, entry) in &after {
+            let old = before.get(name).map(|entry| (&entry.content, entry.mode));
+            assert_eq!(old, Some((&entry.content, entry.mode)), "{}", name.display());
+        }
+    };
+    let plain = "containers-storage:localhost/b:1";
+    refused(Some("transient_store=true\n"), plain, &["the store is transient"]);
+    refused(Some("driver='btrfs'\n"), plain, &["`btrfs` is not supported"]);
+    let composefs = "[storage.options.overlay]\nuse_composefs='true'\n";
+    refused(Some(composefs), plain, &["set up with composefs"]);
+    refused(Some("[storage.options]\nforce_mask='700'\n"), plain, &["force_mask"]);
+    refused(Some("imagestore='/elsewhere'\n"), plain, &["imagestore"]);
+    refused(Some("[storage.options\n"), plain, &["storage.conf makes no sense"]);
+    refused(None, &store.reference("localhost/b:1").replace("overlay@", "zfs@"), &["`zfs`"]);
+    let layers = store.root.join("overlay-layers/layers.json");
+    let images = store.root.join("overlay-images/images.json");
+    let old_layers = fs::read_to_string(&layers).unwrap();
+    let reference = store.reference("localhost/b:1");
+    for (field, words) in [
+        (r#""shape":"odd","#, ["a field `shape` that is not known", "newer"]),
+        (
+            r#""uidmap":[{"container_id":0,"host_id":1000,"size":1}],"#,
+            ["owners mapped", "can be read"],
+        ),
+    ] {
+        fs::write(&layers, old_layers.replace(r#"{"id""#, &format!(r#"{{{field}"id""#))).unwrap();
+        refused(None, &reference, &words);
+        // It can be read all the same, since what is read is verified.
+        Store::copy(&home, &store.reference("localhost/a:1"), "dir:read");
+    }
+    fs::write(&layers, old_layers).unwrap();
+    for (file, text) in [(&layers, "{\"id\":"), (&images, "[1]")] {
+        let kept = fs::read_to_string(file).unwrap();
+        fs::write(file, text).unwrap();
+        refused(None, &reference, &["makes no sense"]);
+        fs::write(file, kept).unwrap();
+    }
+    Store::copy(&home, "oci:in20:1", &reference);
+    assert_eq!(store.unsound(), Vec::<String>::new());
+}
+
+#[test]
+fn lost_links_are_made_again() {
+    if !require_root() || require("podman").is_none() {
+        return;
+    }
+    let home = Home::new();
+    let store = Store::new(&home, "overlay", "store");
+    busy_image(&home, 10);
+    busy_image(&home, 20);
+    Store::copy(&home, "oci:in10:1", &store.reference("localhost/a:1"));
+    // Of one layer the link's name is lost, of the others the link.
+    let base = store.layers()[0]["id"].as_str().unwrap().to_owned();
+    for link in fs::read_dir(store.root.join("overlay/l")).unwrap() {
+        let link = link.unwrap().path();
+        if !fs::read_link(&link).unwrap().to_string_lossy().contains(&base) {
+            fs::remove_file(link).unwrap();
+        }
+    }
+    fs::write(store.root.join("overlay").join(base).join("link"), "").unwrap();
+    Store::copy(&home, "oci:in20:1", &store.reference("localhost/b:1"));
+    assert_eq!(store.unsound(), Vec::<String>::new());
+    for name in ["localhost/a:1", "localhost/b:1"] {
+        let mounted =
+            store.program(&home, "podman").args(["image", "mount", name]).succeed().stdout;
+        assert!(Path::new(mounted.trim()).join("base").exists(), "{name}");
+        store.program(&home, "podman").args(["image", "unmount", name]).succeed();
+    }
+}
+
+#[test]
+fn signatures_are_kept_as_skopeo_keeps_them() {
+    if !require_root() || require("skopeo").is_none() {
+        return;
+    }
+    let home = Home::new();
+    // Other layers than uncompressed ones cannot leave the store as the signed manifest names them.
+    let layer = LayerForm::new(Layer::new().file("file", "content"), Packing::Plain);
+    let image = Image::new(Format::Docker, Platform::AMD64, &[layer]);
+    image.write_directory(&home.path("signed")).unwrap();
+    // What a signature says is for the policy; here it is bytes.
+    for (number, length) in [(1, 300), (2, 70)] {
+        // As the old form of OpenPGP begins.
+        let bytes = [&[0xa3][..], &vec![number; length]].concat();
+        fs::write(home.path(format!("signed/signature-{number}")), bytes).unwrap();
+    }
+    let (ours, theirs) = (Store::new(&home, "vfs", "ours"), Store::new(&home, "vfs", "theirs"));
+    Store::copy(&home, "dir:signed", &ours.reference("localhost/a:1"));
+    skopeo(&home).args(["dir:signed", &theirs.reference("localhost/a:1")]).succeed();
+    let sorted = |store: &Store| {
+        let mut image = store.images().remove(0);
+        // Two keys in an order that depends on nothing.
+        let names = image["big-data-names"].as_array_mut().unwrap();
+        names.sort_by_key(ToString::to_string);
+        image
+    };
+    assert_eq!(sorted(&ours), sorted(&theirs));
+    Store::copy(&home, &theirs.reference("localhost/a:1"), "dir:back");
+    for number in [1, 2] {
+        let read = |dir: &str| fs::read(home.path(format!("{dir}/signature-{number}"))).unwrap();
+        assert!(read("back") == read("signed"));
+    }
+}
+
+#[test]
+fn a_layer_of_two_hundred_thousand_files_takes_little_memory() {
+    if !require_root() {
+        return;
+    }
+    let home = Home::new();
+    let mut layer = Layer::new();
+    for n in 0..200_000 {
+        layer = layer
+            .file(&format!("usr/share/{}/{}/file-{n}", n % 50, n % 1000), [b'0' + (n % 10) as u8]);
+    }
+    let image = Image::new(Format::Oci, Platform::AMD64, &[LayerForm::new(layer, Packing::Gzip)]);
+    image.write_layout(&home.path("in"), "1").unwrap();
+    let store = Store::new(&home, "overlay", "store");
+    let reference = store.reference("localhost/a:1");
+    let written = diolkos_tests::peak_memory(&mut Store::copying(&home, "oci:in:1", &reference));
+    let read = diolkos_tests::peak_memory(&mut Store::copying(&home, &reference, "oci:out:1"));
+    assert_eq!(Layout::new(home.path("out")).unsound().unwrap(), Vec::<String>::new());
+    assert!(written < 80 << 20 && read < 80 << 20, "{written} and {read} bytes");
+}
+
+#[test]
+fn an_ordinary_user_has_a_store_in_a_user_namespace() {
+    if !require_root() || require("podman").is_none() || require("newuidmap").is_none() {
+        return;
+    }
+    let Some(user) = User::find() else {
+        eprintln!("skipped: there is no user `diolkos-test` with IDs in /etc/subuid");
+        assert!(!diolkos_tests::in_ci(), "`cargo xtask test` makes the user");
+        return;
+    };
+    for driver in DRIVERS {
+        let home = Home::new();
+        let base = Layer::new()
+            .directory("etc")
+            .file_with_xattr("etc/marked", "marked", "user.diolkos", &[0, 255])
+            .device("null", 1, 3)
+            .odd(b"owned", 0o4755, (1234, 4321), 1_700_000_000);
+        let top = Layer::new().whiteout("etc/marked").directory("etc").opaque("etc");
+        let layers = [base, top].map(|layer| LayerForm::new(layer, Packing::Gzip));
+        let image = Image::new(Format::Oci, Platform::AMD64, &layers);
+        image.write_layout(&home.path("in"), "1").unwrap();
+        // The program and its plugins must be the user's, or where root installs.
+        let programs = home.path("bin");
+        fs::create_dir(&programs).unwrap();
+        for entry in fs::read_dir(built_program().parent().unwrap()).unwrap().flatten() {
+            let path = entry.path();
+            let is_plugin = path.extension().is_some_and(|it| it == "so" || it == "toml");
+            if is_plugin || path == built_program() {
+                fs::copy(&path, programs.join(entry.file_name())).unwrap();
+            }
+        }
+        home.command("chown").args(["-R", "diolkos-test:"]).arg(home.path("")).succeed();
+        let store = Store::new(&home, driver, "store");
+        let reference = store.reference("localhost/a:1");
+        let copy = |from: &str, to: &str| {
+            let mut command = user.command(&home, &programs.join("diolkos"));
+            command.args(["copy", "--quiet", "--insecure-policy", from, to]).succeed();
+        };
+        copy("oci:in:1", &reference);
+        let podman = |arguments: &[&str]| {
+            let mut command = user.command(&home, Path::new("podman"));
+            command.arg("--root").arg(&store.root).arg("--runroot").arg(home.path("run/store"));
+            command.args(["--storage-driver", driver]).args(arguments).succeed().stdout
+        };
+        let listed = podman(&["images", "--format", "{{.Repository}}:{{.Tag}}"]);
+        assert_eq!(listed.trim(), "localhost/a:1");
+        copy(&reference, "oci:out:1");
+        assert_eq!(Layout::new(home.path("out")).unsound().unwrap(), Vec::<String>::new());
+        let mut delete = user.command(&home, &programs.join("diolkos"));
+        delete.args(["delete", &reference]).succeed();
+        assert_eq!(podman(&["images", "--quiet"]), "");
+        // Files of other owners can only be removed from within.
+        let mut remove = user.command(&home, Path::new("podman"));
+        remove.args(["unshare", "rm", "-rf"]).arg(&store.root).succeed();
+    }
+}
+
+/// An ordinary user that the system gives further IDs.
+struct User {
+    uid: String,
+    gid: String,
+}
+
+impl User {
+    fn find() -> Option<Self> {
+        let passwd = fs::read_to_string("/etc/passwd").ok()?;
+        let line = passwd.lines().find(|line| line.starts_with("diolkos-test:"))?;
+        let mut fields = line.split(':').skip(2).map(str::to_owned);
+        let has_ids = fs::read_to_string("/etc/subuid").ok()?.contains("diolkos-test:");
+        has_ids.then_some(Self { uid: fields.next()?, gid: fields.next()? })
+    }
+
+    fn command(&self, home: &Home, program: &Path) -> Command {
+        let mut command = home.command("setpriv");
+        command.args(["--reuid", &self.uid, "--regid", &self.gid, "--init-groups", "--"]);
+        command.arg(program).env("XDG_RUNTIME_DIR", home.path("run"));
+        command
+    }
+}

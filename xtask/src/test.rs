@@ -18,7 +18,7 @@ pub struct Request {
 }
 
 /// Programs that tests use, each with the Debian package it is in.
-const PEERS: [(&str, &str); 16] = [
+const PEERS: [(&str, &str); 17] = [
     ("skopeo", "skopeo"),
     ("podman", "podman"),
     ("buildah", "buildah"),
@@ -35,12 +35,14 @@ const PEERS: [(&str, &str); 16] = [
     ("sqlite3", "sqlite3"),
     ("mksquashfs", "squashfs-tools"),
     ("fakeroot", "fakeroot"),
+    ("newuidmap", "uidmap"),
 ];
 
 /// Installs, builds and tests.
 pub fn run(request: &Request) -> Result<()> {
     if request.install {
         install_peers()?;
+        add_user()?;
     }
     report_peers();
     shell::run(&mut shell::cargo(&["build", "--workspace", "--all-targets"]))?;
@@ -124,6 +126,28 @@ fn install_peers() -> Result<()> {
     let mut arguments = vec!["install", "--no-install-recommends"];
     arguments.extend(missing);
     shell::run(&mut apt(&arguments))
+}
+
+/// Makes the ordinary user whom a test runs as, with IDs of its own in /etc/subuid, if this is a
+/// system and a user that can.
+fn add_user() -> Result<()> {
+    const NAME: &str = "diolkos-test";
+    if !diolkos_tests::is_root() || !shell::installed("useradd") {
+        return Ok(());
+    }
+    let has = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().any(|line| line.starts_with(&format!("{NAME}:")))
+    };
+    if !has("/etc/passwd") {
+        shell::run(Command::new("useradd").args(["--shell", "/usr/sbin/nologin", NAME]))?;
+    }
+    for (file, flag) in [("/etc/subuid", "--add-subuids"), ("/etc/subgid", "--add-subgids")] {
+        if !has(file) {
+            shell::run(Command::new("usermod").args([flag, "1879048192-1879113727", NAME]))?;
+        }
+    }
+    Ok(())
 }
 
 /// While it lives, packages start no service: tests start their own registry.

@@ -41,6 +41,11 @@ impl Place {
         format!("{transport}:{}", self.work.path().join(transport).display())
     }
 
+    /// Returns the directory of a store that [`prepare`] put the image into.
+    fn store(&self) -> PathBuf {
+        self.work.path().join("store")
+    }
+
     /// Returns the address of the Docker daemon.
     fn daemon(&self) -> String {
         self.daemon.get().map(DockerDaemon::host).unwrap_or_default()
@@ -69,7 +74,7 @@ const INTO_DAEMON: &str = "oci → docker-daemon";
 const OUT_OF_DAEMON: &str = "docker-daemon → oci, compressing";
 
 /// All jobs, in the table's order.
-pub const ALL: [Job; 18] = [
+pub const ALL: [Job; 21] = [
     Job { name: "--version", arguments: |_| words(&["--version"]), size: NO_SIZE },
     Job {
         name: "inspect in a registry",
@@ -150,6 +155,21 @@ pub const ALL: [Job; 18] = [
         size: NO_SIZE,
     },
     Job {
+        name: "oci → containers-storage",
+        arguments: |place| copy(&[], &place.layout(), &store(&place.result())),
+        size: NO_SIZE,
+    },
+    Job {
+        name: "oci → containers-storage, again",
+        arguments: |place| copy(&[], &place.layout(), &store(&place.store())),
+        size: NO_SIZE,
+    },
+    Job {
+        name: "containers-storage → oci, compressing",
+        arguments: |place| copy(&[], &store(&place.store()), &place.out("oci", ":bench")),
+        size: |place| Ok(Some(size_below(&place.result())?)),
+    },
+    Job {
         name: INTO_DAEMON,
         arguments: |place| {
             let flags = ["--dest-daemon-host", &place.daemon()];
@@ -177,6 +197,14 @@ pub const ALL: [Job; 18] = [
     },
 ];
 
+/// Returns the image in a store below a directory. Without the option, skopeo leaves a mount there.
+fn store(directory: &Path) -> String {
+    let directory = directory.display();
+    format!(
+        "containers-storage:[overlay@{directory}/root+{directory}/run:overlay.skip_mount_home=true]bench:1"
+    )
+}
+
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
@@ -202,6 +230,11 @@ pub fn prepare(place: &Place, program: &Path) -> Result<()> {
         let archive = format!("{}:bench:1", place.archive(transport));
         shell::run(command.args(copy(&[], &place.layout(), &archive)))?;
     }
+    if diolkos_tests::is_root() {
+        let mut command = home.command(program);
+        command.env("_CONTAINERS_ROOTLESS_UID", "1000").stdout(Stdio::null());
+        shell::run(command.args(copy(&[], &place.layout(), &store(&place.store()))))?;
+    }
     let digest = Layout::new(&place.image.layout).tag("bench")?["digest"].clone();
     let stored = place.source.storage().join(format!(
         "docker/registry/v2/repositories/bench/_manifests/revisions/sha256/{}/link",
@@ -212,6 +245,9 @@ pub fn prepare(place: &Place, program: &Path) -> Result<()> {
 
 /// Starts what a job needs alone; says whether it can be run here.
 pub fn can_run(place: &Place, job: &Job) -> bool {
+    if job.name.contains("containers-storage") {
+        return diolkos_tests::is_root();
+    }
     if !matches!(job.name, INTO_DAEMON | OUT_OF_DAEMON) || place.daemon.get().is_some() {
         return true;
     }

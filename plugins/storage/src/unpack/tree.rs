@@ -315,10 +315,11 @@ impl Tree {
         match done {
             Err(Errno::INVAL) if !self.rules.ignores_chown_errors => {
                 let message = format!(
-                    "`{}` belongs to {}:{}, which this user namespace does not have",
-                    String::from_utf8_lossy(name),
+                    "potentially insufficient UIDs or GIDs available in user namespace (requested \
+                     {}:{} for {})",
                     entry.uid,
-                    entry.gid
+                    entry.gid,
+                    String::from_utf8_lossy(name)
                 );
                 Err(Error::new(ErrorKind::Unsupported, message).with_hint(
                     "give the user more IDs in /etc/subuid and /etc/subgid, or set \
