@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::path::Path;
 
 use diolkos_formats::files::{failed, read_if_any};
 use diolkos_sdk::{Error, ErrorKind, Result, Session};
@@ -18,7 +19,7 @@ const MOST: u64 = 256 << 20;
 
 /// What of a container's record counts here.
 #[derive(Debug, Deserialize)]
-struct Container {
+pub(crate) struct Container {
     id: String,
     #[serde(default)]
     image: String,
@@ -123,17 +124,19 @@ fn containers(store: &Store, host: &diolkos_sdk::Host) -> Result<Vec<Container>>
     let _lock = Lock::read(&dir.join("containers.lock"), host)?;
     let mut containers = Vec::new();
     for name in ["containers.json", "volatile-containers.json"] {
-        let path = dir.join(name);
-        let bytes = read_if_any(&path, MOST)?.unwrap_or_default();
-        if !bytes.is_empty() {
-            let found: Option<Vec<Container>> =
-                serde_json::from_slice(&bytes).map_err(|error| {
-                    broken(format!("{} makes no sense", path.display())).with_source(error)
-                })?;
-            containers.extend(found.unwrap_or_default());
-        }
+        containers.extend(read_containers(&dir.join(name))?);
     }
     Ok(containers)
+}
+
+pub(crate) fn read_containers(path: &Path) -> Result<Vec<Container>> {
+    let bytes = read_if_any(path, MOST)?.unwrap_or_default();
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found: Option<Vec<Container>> = serde_json::from_slice(&bytes)
+        .map_err(|error| broken(format!("{} makes no sense", path.display())).with_source(error))?;
+    Ok(found.unwrap_or_default())
 }
 
 /// Tells whether a layer is mounted, where programs mount them.

@@ -22,6 +22,8 @@ mod commit;
 mod config;
 mod delete;
 mod destination;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod manifest;
 mod reference;
 mod source;
