@@ -75,15 +75,14 @@ fn entered(args: &[OsString], warn: impl Fn(&str)) -> Result<std::convert::Infal
         None
     };
     unshare(CloneFlags::CLONE_NEWUSER).map_err(|error| forbidden(error.into()))?;
-    match mapper {
-        Some(mapper) => mapper.map()?,
-        None => {
-            warn(
-                "the system gives this user no further IDs (/etc/subuid, /etc/subgid): only files \
-                 of one owner can be kept",
-            );
-            map_alone(uid, gid).map_err(|error| forbidden(error))?;
-        }
+    if let Some(mapper) = mapper {
+        mapper.map()?;
+    } else {
+        warn(
+            "the system gives this user no further IDs (/etc/subuid, /etc/subgid): only files of \
+             one owner can be kept",
+        );
+        map_alone(uid, gid).map_err(forbidden)?;
     }
     let root = (Uid::from_raw(0), Gid::from_raw(0));
     setresgid(root.1, root.1, root.1)
@@ -126,13 +125,13 @@ fn parse_ranges(text: &str, names: &[String]) -> Vec<(u32, u32)> {
 
 /// Returns the arguments of newuidmap and newgidmap: who one is becomes 0, the ranges follow.
 fn map(own: u32, ranges: &[(u32, u32)]) -> String {
-    let mut text = format!("0 {own} 1");
+    let mut words = vec![0, own, 1];
     let mut next = 1_u32;
     for (first, count) in ranges {
-        text.push_str(&format!(" {next} {first} {count}"));
+        words.extend([next, *first, *count]);
         next = next.saturating_add(*count);
     }
-    text
+    words.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
 }
 
 /// Maps the one ID that needs nobody's leave.

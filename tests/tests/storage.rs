@@ -606,9 +606,9 @@ fn a_layer_of_two_hundred_thousand_files_takes_little_memory() {
     }
     let home = Home::new();
     let mut layer = Layer::new();
-    for n in 0..200_000 {
+    for n in 0..200_000_u32 {
         layer = layer
-            .file(&format!("usr/share/{}/{}/file-{n}", n % 50, n % 1000), [b'0' + (n % 10) as u8]);
+            .file(&format!("usr/share/{}/{}/file-{n}", n % 50, n % 1000), (n % 10).to_string());
     }
     let image = Image::new(Format::Oci, Platform::AMD64, &[LayerForm::new(layer, Packing::Gzip)]);
     image.write_layout(&home.path("in"), "1").unwrap();

@@ -94,9 +94,8 @@ fn read_full(input: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
 /// # Errors
 /// [`ErrorKind::Corrupt`] for what its own first bytes promise and the rest does not keep.
 pub fn inflated(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut input = bytes;
     let mut plain = Vec::new();
-    decoder(Compression::detect(bytes), &mut input)?
+    decoder(Compression::detect(bytes), bytes)?
         .read_to_end(&mut plain)
         .map_err(|error| unwrap_io(error, "decompressing"))?;
     Ok(plain)

@@ -156,33 +156,29 @@ impl Preparation<'_> {
         };
         let tar_split = self.staging.files.next();
         let unpacker = Unpacker::new(&tree, &tar_split, self.store.rules())?;
-        let unpacked = match staged.map(|staged| &staged.content) {
-            Some(Content::Archive(path)) => {
-                let mut file = File::open(path).map_err(|error| failed("open", path, error))?;
-                self.unpack(unpacker, |buffer| {
-                    loop {
-                        match file.read(buffer) {
-                            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                            read => return read.map_err(|error| failed("read", path, error)),
-                        }
+        let unpacked = if let Some(Content::Archive(path)) = staged.map(|it| &it.content) {
+            let mut file = File::open(path).map_err(|error| failed("open", path, error))?;
+            self.unpack(unpacker, |buffer| {
+                loop {
+                    match file.read(buffer) {
+                        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                        read => return read.map_err(|error| failed("read", path, error)),
                     }
-                })?
-            }
-            _ => {
-                let mut hash = Sha256::new();
-                let mut assembled = self.assembled(layer)?;
-                let unpacked = self.unpack(unpacker, |buffer| {
-                    let count = assembled.fill(buffer)?;
-                    hash.update(&buffer[..count]);
-                    Ok(count)
-                })?;
-                if digest_of(hash) != layer.diff_id {
-                    let message =
-                        format!("the store's layer of diff ID {} is damaged", layer.diff_id);
-                    return Err(broken(message));
                 }
-                unpacked
+            })?
+        } else {
+            let mut hash = Sha256::new();
+            let mut assembled = self.assembled(layer)?;
+            let unpacked = self.unpack(unpacker, |buffer| {
+                let count = assembled.fill(buffer)?;
+                hash.update(&buffer[..count]);
+                Ok(count)
+            })?;
+            if digest_of(hash) != layer.diff_id {
+                let message = format!("the store's layer of diff ID {} is damaged", layer.diff_id);
+                return Err(broken(message));
             }
+            unpacked
         };
         Ok(NewLayer { layer: self.record(layer, staged, &unpacked), tree, tar_split })
     }

@@ -107,13 +107,11 @@ impl Places {
         let mut rest = path.as_str();
         while let Some((before, after)) = rest.split_once('$') {
             expanded.push_str(before);
-            let (name, after) = match after.strip_prefix('{').and_then(|it| it.split_once('}')) {
-                Some(braced) => braced,
-                None => {
-                    let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-                    after.split_at(end.unwrap_or(after.len()))
-                }
-            };
+            let braced = after.strip_prefix('{').and_then(|it| it.split_once('}'));
+            let (name, after) = braced.unwrap_or_else(|| {
+                let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                after.split_at(end.unwrap_or(after.len()))
+            });
             expanded.push_str(self.get(name).unwrap_or_default());
             rest = after;
         }
@@ -238,7 +236,9 @@ fn list(dir: &Path, from: From, into: &mut BTreeMap<String, (PathBuf, From)>) ->
     };
     for entry in entries.flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if name.ends_with(".conf") && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        if Path::new(&name).extension() == Some("conf".as_ref())
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+        {
             into.insert(name, (entry.path(), from));
         }
     }

@@ -59,12 +59,10 @@ impl StorageRef {
             if last.is_empty() {
                 return Err(invalid(text, "nothing follows the `@`"));
             }
-            id = Some(match is_id(last) {
-                true => last.to_owned(),
-                false => expand(&store, last)?.ok_or_else(|| {
-                    invalid(text, &format!("`{last}` is neither an image's ID nor a digest"))
-                })?,
-            });
+            let whole = if is_id(last) { Some(last.to_owned()) } else { expand(&store, last)? };
+            id = Some(whole.ok_or_else(|| {
+                invalid(text, &format!("`{last}` is neither an image's ID nor a digest"))
+            })?);
             rest = before;
         }
         if id.is_none() && !rest.contains(['@', ':']) {

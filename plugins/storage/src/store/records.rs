@@ -183,6 +183,7 @@ fn unknown_field(what: &str, id: &str, field: &str) -> Error {
     .with_hint("the store was written by a newer program; use that, or a newer version of this one")
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands over references")]
 fn is_zero(number: &i64) -> bool {
     *number == 0
 }

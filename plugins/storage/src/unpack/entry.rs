@@ -60,7 +60,7 @@ impl Entry {
             let text = std::str::from_utf8(record.value_bytes()).ok();
             match record.key_bytes() {
                 b"mtime" => {
-                    modified = text.and_then(seconds).ok_or_else(|| wrong("a time is none"))?
+                    modified = text.and_then(seconds).ok_or_else(|| wrong("a time is none"))?;
                 }
                 b"atime" => accessed = text.and_then(seconds),
                 b"size" | b"uid" | b"gid" if text.is_none_or(|it| it.parse::<u64>().is_err()) => {

@@ -180,13 +180,12 @@ impl Unpacker {
     fn headers<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8]> {
         if self.headers.is_empty() {
             // The usual case: all of them are at hand.
-            return match self.entry(bytes)? {
-                Ok(consumed) => Ok(&bytes[consumed..]),
-                Err(_) => {
-                    self.headers.extend_from_slice(bytes);
-                    Ok(&[])
-                }
-            };
+            return Ok(if let Ok(consumed) = self.entry(bytes)? {
+                &bytes[consumed..]
+            } else {
+                self.headers.extend_from_slice(bytes);
+                &[]
+            });
         }
         let mut bytes = bytes;
         let mut held = std::mem::take(&mut self.headers);

@@ -165,7 +165,7 @@ impl Tree {
         if self.rules.whiteouts != Whiteouts::Remove {
             // It came with this layer, by another name: the archive could not be made again.
             let has_content = kind_of(&found) == FileType::RegularFile && found.st_size > 0;
-            let is_filled = is_directory && self.is_filled(dir, base);
+            let is_filled = is_directory && is_filled(dir, base);
             if has_content || is_filled {
                 let name = String::from_utf8_lossy(name);
                 return Err(Error::unsupported(format!(
@@ -175,10 +175,6 @@ impl Tree {
         }
         self.remove(dir, name, base, is_directory)?;
         Ok(false)
-    }
-
-    fn is_filled(&self, dir: &OwnedFd, base: &[u8]) -> bool {
-        fs::read_dir(by_descriptor(dir, base)).is_ok_and(|mut found| found.next().is_some())
     }
 
     fn remove(
@@ -418,6 +414,10 @@ impl Tree {
             _ => made,
         }
     }
+}
+
+fn is_filled(dir: &OwnedFd, base: &[u8]) -> bool {
+    fs::read_dir(by_descriptor(dir, base)).is_ok_and(|mut found| found.next().is_some())
 }
 
 fn kind_of(found: &Stat) -> FileType {
