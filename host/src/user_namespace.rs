@@ -14,18 +14,18 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use diolkos_sdk::{Error, ErrorKind, Result};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, User, setresgid, setresuid};
 
-use crate::plugin::Transports;
+use crate::plugin::{Environment, Transports};
 
 /// The capability of transports that need it.
 const CAPABILITY: &str = "user-namespace";
-/// Tells the second process what to run.
-const MAPS: &str = "_DIOLKOS_ID_MAPS";
+/// The argument that makes a process the second one: the first one's ID and both maps follow it.
+const MAPPER: &str = "--map-ids-of-process";
 /// Where the system says which IDs a user may have besides their own.
 const RANGES: [&str; 2] = ["/etc/subuid", "/etc/subgid"];
 
@@ -69,8 +69,7 @@ fn entered(args: &[OsString], warn: impl Fn(&str)) -> Result<std::convert::Infal
     let (uid, gid) = (Uid::current(), Gid::current());
     let ranges = RANGES.map(|file| ranges_of(file, uid));
     let mapper = if let [Some(uids), Some(gids)] = &ranges {
-        let maps = format!("{}\n{}", map(uid.as_raw(), uids), map(gid.as_raw(), gids));
-        Some(Mapper::start(&program, &maps)?)
+        Some(Mapper::start(&program, [map(uid.as_raw(), uids), map(gid.as_raw(), gids)])?)
     } else {
         None
     };
@@ -145,9 +144,11 @@ fn map_alone(uid: Uid, gid: Gid) -> std::io::Result<()> {
 struct Mapper(std::process::Child);
 
 impl Mapper {
-    fn start(program: &std::path::Path, maps: &str) -> Result<Self> {
+    fn start(program: &std::path::Path, maps: [String; 2]) -> Result<Self> {
         Command::new(program)
-            .env(MAPS, format!("{}\n{maps}", std::process::id()))
+            .arg(MAPPER)
+            .arg(std::process::id().to_string())
+            .args(maps)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -171,25 +172,31 @@ impl Mapper {
     }
 }
 
-/// Does the second process's work, if this is it.
-pub fn map_ids_if_asked() -> Option<std::process::ExitCode> {
-    let asked = env::var(MAPS).ok()?;
+/// Tells whether this is the second process. One that runs with raised privileges never is: what it
+/// is told to run would run with them.
+pub fn is_mapper(args: &[OsString]) -> bool {
+    args.get(1).is_some_and(|arg| arg == MAPPER) && !Environment::current().elevated
+}
+
+/// Does the second process's work.
+pub fn map_ids(args: &[OsString]) -> ExitCode {
     // It begins when it is told to, and not at all if the other process is gone.
     let mut told = [0];
-    let begun = std::io::stdin().read_exact(&mut told).is_ok();
-    let mut lines = asked.lines();
-    let pid = lines.next().unwrap_or_default();
-    for (program, map) in ["newuidmap", "newgidmap"].iter().zip(lines) {
-        let run = Command::new(program).arg(pid).args(map.split(' ')).output();
-        let said = match run {
-            Ok(output) if begun && output.status.success() => continue,
+    if std::io::stdin().read_exact(&mut told).is_err() {
+        return ExitCode::FAILURE;
+    }
+    let mut args = args.iter().skip(2).map(|arg| arg.to_string_lossy());
+    let pid = args.next().unwrap_or_default();
+    for (program, map) in ["newuidmap", "newgidmap"].iter().zip(args) {
+        let said = match Command::new(program).arg(&*pid).args(map.split(' ')).output() {
+            Ok(output) if output.status.success() => continue,
             Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
             Err(error) => error.to_string(),
         };
         let _ = writeln!(std::io::stderr(), "{program}: {}", said.trim());
-        return Some(std::process::ExitCode::FAILURE);
+        return ExitCode::FAILURE;
     }
-    Some(std::process::ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
 /// Makes the error of a system that does not give namespaces to everybody, and says where.

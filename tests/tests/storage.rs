@@ -10,7 +10,7 @@ use diolkos_tests::{
     Entry, Format, Home, Image, Layer, LayerForm, Layout, Packing, Platform, Run as _, Store,
     built_program, require, require_root, tree,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const DRIVERS: [&str; 2] = ["overlay", "vfs"];
 
@@ -698,4 +698,47 @@ impl User {
         command.arg(program).env("XDG_RUNTIME_DIR", home.path("run"));
         command
     }
+}
+
+#[test]
+fn a_config_that_podman_could_not_read_never_gets_into_the_store() {
+    if !require_root() || require("podman").is_none() {
+        return;
+    }
+    let home = Home::new();
+    let store = Store::new(&home, "vfs", "store");
+    let layer = || LayerForm::new(Layer::new().file("file", "content"), Packing::Gzip);
+    let image = Image::new(Format::Oci, Platform::AMD64, &[layer()]);
+    image.write_layout(&home.path("good"), "1").unwrap();
+    Store::copy(&home, "oci:good:1", &store.reference("localhost/good:1"));
+    let (old, digest) = (image.config().unwrap(), image.digest());
+    let config: Value = serde_json::from_slice(&image.blobs[&old]).unwrap();
+    for (key, value) in [
+        ("created", json!("-000001-01-01T00:00:00Z")),
+        ("created", json!("yesterday")),
+        ("architecture", json!(5)),
+        ("history", json!("x")),
+        ("config", json!({"Labels": {"a": 1}})),
+    ] {
+        let mut bad = config.clone();
+        bad[key] = value.clone();
+        let bytes = bad.to_string().into_bytes();
+        let new = diolkos_tests::sha256(&bytes);
+        let mut manifest = image.json();
+        manifest["config"]["digest"] = new.clone().into();
+        manifest["config"]["size"] = bytes.len().into();
+        let manifest = manifest.to_string().into_bytes();
+        let mut bad = image.clone();
+        bad.blobs.remove(&old);
+        bad.blobs.insert(new, bytes.into());
+        bad.manifest = manifest;
+        assert_ne!(bad.digest(), digest);
+        let _ = fs::remove_dir_all(home.path("bad"));
+        bad.write_layout(&home.path("bad"), "1").unwrap();
+        let mut copy = Store::copying(&home, "oci:bad:1", &store.reference("localhost/bad:1"));
+        copy.run().expect_code(1).expect_words(&["parsing image configuration"]);
+        let listed = store.program(&home, "podman").args(["images", "--quiet"]).succeed();
+        assert_eq!(listed.stdout.lines().count(), 1, "{key}: {value}");
+    }
+    assert_eq!(store.unsound(), Vec::<String>::new());
 }

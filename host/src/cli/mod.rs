@@ -54,10 +54,10 @@ use crate::user_namespace;
 
 /// Runs the program with the arguments of this process.
 pub fn main() -> ExitCode {
-    if let Some(code) = user_namespace::map_ids_if_asked() {
-        return code;
-    }
     let args: Vec<OsString> = std::env::args_os().collect();
+    if user_namespace::is_mapper(&args) {
+        return user_namespace::map_ids(&args);
+    }
     let personality = Personality::of(args.first().map(OsString::as_os_str));
     let console = Arc::new(Console::new(personality));
     let cancellation = Cancellation::default();

@@ -14,7 +14,6 @@ use std::path::PathBuf;
 use diolkos_formats::bytes::{digest_of, sha256, to_json};
 use diolkos_formats::files::failed;
 use diolkos_sdk::{Digest, Error, ErrorKind, Host, Reference, Result, TopLevel};
-use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use crate::destination::{Content, Origin, Staged, Staging, State, StorageDestination};
@@ -147,8 +146,13 @@ impl Preparation<'_> {
         if let Some(Staged { content: Content::Tree { tree, tar_split, unpacked }, .. }) = staged
             && !self.trees.contains_key(&layer.diff_id)
         {
-            let (tree, tar_split) = (tree.clone(), tar_split.clone());
-            return Ok(NewLayer { layer: self.record(layer, staged, unpacked), tree, tar_split });
+            let record = self.record(layer, staged, unpacked);
+            return Ok(NewLayer {
+                layer: record,
+                tree: tree.clone(),
+                tar_split: tar_split.clone(),
+                has_root: unpacked.has_root,
+            });
         }
         let tree = match self.store.driver() {
             Driver::Overlay => self.staging.tree()?,
@@ -180,7 +184,8 @@ impl Preparation<'_> {
             }
             unpacked
         };
-        Ok(NewLayer { layer: self.record(layer, staged, &unpacked), tree, tar_split })
+        let record = self.record(layer, staged, &unpacked);
+        Ok(NewLayer { layer: record, tree, tar_split, has_root: unpacked.has_root })
     }
 
     fn unpack(
@@ -333,7 +338,8 @@ impl NewImage {
                 image.may_be_changed()?;
                 if image.top_layer != top_layer {
                     let message = format!(
-                        "image with ID {id:?} already exists, but uses a different top layer:                          that ID is already in use"
+                        "image with ID {id:?} already exists, but uses a different top layer: \
+                         that ID is already in use"
                     );
                     return Err(Error::new(ErrorKind::Conflict, message));
                 }
@@ -359,12 +365,10 @@ impl NewImage {
 
     /// Begins a record; what a home that is only read has of the image is taken over.
     fn first(&self, store: &Store, id: &str, top_layer: &str, host: &Host) -> Result<Image> {
-        let created = self.config.created.as_deref();
-        let created = created.and_then(|text| text.parse::<Timestamp>().ok());
         let mut image = Image {
             id: id.to_owned(),
             top_layer: top_layer.to_owned(),
-            created: created.map_or_else(now, |created| created.to_string()),
+            created: self.config.created().unwrap_or_else(now),
             ..Image::default()
         };
         let Some(other) = store.image_in_another_home(id, host)? else { return Ok(image) };

@@ -76,7 +76,7 @@ pub(crate) fn delete(reference: &StorageRef, session: &Session) -> Result<()> {
         layers.remove(&unneeded, &trees)?;
         host.debug(format!("deleted image {id} and {} layers", unneeded.len()));
     }
-    store.leave(vec![trees], host);
+    store.leave(vec![trees]);
     Ok(())
 }
 

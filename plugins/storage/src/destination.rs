@@ -20,8 +20,9 @@ use diolkos_sdk::{
     Signature, TopLevel, source_manifest, unpacked_layers,
 };
 
-use crate::manifest::TYPES;
+use crate::manifest::{Manifest, TYPES};
 use crate::reference::StorageRef;
+use crate::source::Assembled;
 use crate::store::Store;
 use crate::store::driver::Driver;
 use crate::store::layers::Layers;
@@ -195,6 +196,10 @@ impl Destination for StorageDestination {
             let is_blob = *digest == blob.digest;
             let by_diff_id = self.known.by_diff_id(digest);
             let Some(layer) = by_diff_id.or_else(|| self.known.by_blob(digest)) else { continue };
+            // Upon other layers it is made again from its archive.
+            if !Assembled::is_possible(&self.reference.store, layer) {
+                continue;
+            }
             let layer = &layer.layer;
             let known = if by_diff_id.is_some() { layer.diff_size } else { layer.blob_size };
             let known = u64::try_from(known).ok();
@@ -236,21 +241,20 @@ impl Destination for StorageDestination {
                 To::Archive { file, path }
             }
         };
-        let compression = if blob.media_type.contains("zstd") { 4 } else { 2 };
+        let compression = match blob.media_type.as_str() {
+            media_type if media_type.contains("zstd") => 4,
+            media_type if media_type.ends_with(".tar") => 0,
+            _ => 2,
+        };
         let host = self.host.clone();
-        Ok(Some(Box::new(LayerWriter {
-            to: Some(to),
-            compression,
-            state,
-            host,
-            _staging: staging,
-        })))
+        Ok(Some(Box::new(LayerWriter { to: Some(to), compression, state, host, staging })))
     }
 
     fn put_manifest(&self, manifest: &RawManifest, instance: Option<&Digest>) -> Result<()> {
         if instance.is_some() {
             return Err(Error::unsupported("a store keeps no lists of images"));
         }
+        Manifest::parse(&manifest.bytes)?;
         self.state().manifest = Some(manifest.clone());
         Ok(())
     }
@@ -281,7 +285,7 @@ impl Drop for StorageDestination {
     fn drop(&mut self) {
         let staging = self.state().staging.take().and_then(Arc::into_inner);
         if let Some(Staging { trees, files }) = staging {
-            self.reference.store.leave(vec![trees, files], &Host::silent());
+            self.reference.store.leave(vec![trees, files]);
         }
     }
 }
@@ -314,8 +318,7 @@ struct LayerWriter {
     compression: i64,
     state: Arc<Mutex<State>>,
     host: Host,
-    // Its directories must be there as long as something is written in them.
-    _staging: Arc<Staging>,
+    staging: Arc<Staging>,
 }
 
 enum To {
@@ -346,7 +349,7 @@ impl BlobWriter for LayerWriter {
                 let unpacked = match unpacker.finish() {
                     Ok(unpacked) => unpacked,
                     Err(error) => {
-                        let _ = fs::remove_dir_all(tree);
+                        self.staging.trees.remove(&tree);
                         return Err(error);
                     }
                 };
@@ -372,7 +375,7 @@ impl Drop for LayerWriter {
     fn drop(&mut self) {
         match self.to.take() {
             Some(To::Tree { tree, tar_split, .. }) => {
-                let _ = fs::remove_dir_all(tree);
+                self.staging.trees.remove(&tree);
                 let _ = fs::remove_file(tar_split);
             }
             Some(To::Archive { path, .. }) => {

@@ -4,7 +4,11 @@ use std::collections::HashMap;
 
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{Descriptor, Digest, Error, ErrorKind, Result};
+use jiff::Timestamp;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::store::records::or_default;
 
 /// The types of manifests that images of a store have.
 pub(crate) const TYPES: [&str; 2] = [media_type::OCI_MANIFEST, media_type::DOCKER_V2S2];
@@ -23,7 +27,7 @@ pub(crate) struct Manifest {
     #[serde(default)]
     pub schema_version: u32,
     pub config: Option<Descriptor>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub layers: Vec<Descriptor>,
     #[serde(default)]
     manifests: Option<Vec<Instance>>,
@@ -82,33 +86,116 @@ impl Manifest {
     }
 }
 
-/// What of an image's config the store needs to know.
+/// An image's config, as far as the programs that share the store read it: one value of a type that
+/// they do not expect, and they cannot list a single image any more.
 #[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 pub(crate) struct Config {
-    #[serde(default)]
-    pub created: Option<String>,
-    #[serde(default)]
-    rootfs: Rootfs,
+    created: Option<String>,
+    rootfs: Option<Rootfs>,
+    #[serde(flatten)]
+    _texts: Texts,
+    #[serde(rename = "config")]
+    _config: Option<Defaults>,
+    history: Option<Vec<Step>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Texts {
+    #[serde(rename = "author")]
+    _author: Option<String>,
+    #[serde(rename = "architecture")]
+    _architecture: Option<String>,
+    #[serde(rename = "variant")]
+    _variant: Option<String>,
+    #[serde(rename = "os")]
+    _os: Option<String>,
+    #[serde(rename = "os.version")]
+    _os_version: Option<String>,
+    #[serde(rename = "os.features")]
+    _os_features: Option<Vec<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
 struct Rootfs {
-    #[serde(default)]
+    #[serde(rename = "type")]
+    _kind: Option<String>,
     diff_ids: Option<Vec<String>>,
+}
+
+/// What a container of the image begins with.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Defaults {
+    #[serde(rename = "User")]
+    _user: Option<String>,
+    #[serde(rename = "ExposedPorts")]
+    _exposed_ports: Option<HashMap<String, IgnoredAny>>,
+    #[serde(rename = "Env")]
+    _env: Option<Vec<String>>,
+    #[serde(rename = "Entrypoint")]
+    _entrypoint: Option<Vec<String>>,
+    #[serde(rename = "Cmd")]
+    _cmd: Option<Vec<String>>,
+    #[serde(rename = "Volumes")]
+    _volumes: Option<HashMap<String, IgnoredAny>>,
+    #[serde(rename = "WorkingDir")]
+    _working_dir: Option<String>,
+    #[serde(rename = "Labels")]
+    _labels: Option<HashMap<String, String>>,
+    #[serde(rename = "StopSignal")]
+    _stop_signal: Option<String>,
+    #[serde(rename = "ArgsEscaped")]
+    _args_escaped: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Step {
+    created: Option<String>,
+    #[serde(rename = "created_by")]
+    _created_by: Option<String>,
+    #[serde(rename = "author")]
+    _author: Option<String>,
+    #[serde(rename = "comment")]
+    _comment: Option<String>,
+    #[serde(rename = "empty_layer")]
+    _empty_layer: Option<bool>,
 }
 
 impl Config {
     /// Parses it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for what is no config of an image.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        serde_json::from_slice(bytes).map_err(|error| {
-            let message = "writing to containers-storage without a valid image config";
-            Error::new(ErrorKind::Unsupported, message).with_source(error)
-        })
+        let wrong = |source: String| {
+            let message = "writing to containers-storage without a valid image config: parsing \
+                           image configuration";
+            Error::new(ErrorKind::Unsupported, message).with_source(source)
+        };
+        let config: Self =
+            serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
+        let steps = config.history.iter().flatten().filter_map(|step| step.created.as_deref());
+        for text in steps.chain(config.created.as_deref()) {
+            if time(text).is_none() {
+                return Err(wrong(format!("`{text}` is no time")));
+            }
+        }
+        Ok(config)
+    }
+
+    /// Returns when the image was created, as records have it, if the config says.
+    pub fn created(&self) -> Option<String> {
+        let never = "0001-01-01T00:00:00Z";
+        self.created.as_deref().and_then(time).filter(|text| text != never)
     }
 
     /// Checks a layer's diff ID against what the config says, if it says any.
     pub fn check_diff_id(&self, index: usize, blob: &Digest, diff_id: &Digest) -> Result<()> {
-        let said = self.rootfs.diff_ids.as_deref().unwrap_or_default();
+        let said = self.rootfs.as_ref().and_then(|it| it.diff_ids.as_deref()).unwrap_or_default();
         if said.iter().all(String::is_empty) {
             return Ok(());
         }
@@ -129,5 +216,67 @@ impl Config {
                 ),
             )),
         }
+    }
+}
+
+/// Reads a time as RFC 3339 has it, and writes it so, in UTC; `None` for what is none, or would be
+/// before or after the years that have four digits.
+fn time(text: &str) -> Option<String> {
+    let (date, _) = text.split_once('T')?;
+    let has_four = |text: &str| {
+        text.find('-') == Some(4) && text.bytes().take(4).all(|byte| byte.is_ascii_digit())
+    };
+    let parsed = text.parse::<Timestamp>().ok().filter(|_| has_four(date))?;
+    Some(parsed.to_string()).filter(|text| has_four(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_that_go_reads() {
+        assert_eq!(time("2024-05-06T07:08:09.5+02:00").as_deref(), Some("2024-05-06T05:08:09.5Z"));
+        for text in [
+            "-000001-01-01T00:00:00Z",
+            "0000-01-01T00:00:00+01:00",
+            "2024-05-06 07:08:09Z",
+            "2024-05-06T07:08:09",
+            "yesterday",
+            "",
+        ] {
+            assert_eq!(time(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_config_that_others_could_not_read_is_none() {
+        let sound = r#"{"created":"2024-05-06T07:08:09Z","config":{"Env":null,"Labels":{"a":"b"},"ExposedPorts":{"80/tcp":{}}},"rootfs":{"type":"layers","diff_ids":[]},"history":[{"created_by":"x","empty_layer":true}],"os":"linux","odd":1}"#;
+        assert_eq!(
+            Config::parse(sound.as_bytes()).unwrap().created().unwrap(),
+            "2024-05-06T07:08:09Z"
+        );
+        for text in [
+            r#"{"config":{"Labels":{"a":1}}}"#,
+            r#"{"architecture":5}"#,
+            r#"{"created":"yesterday"}"#,
+            r#"{"created":"-000001-01-01T00:00:00Z"}"#,
+            r#"{"history":"x"}"#,
+            r#"{"history":[{"created":"x"}]}"#,
+            r#"{"config":{"Cmd":"x"}}"#,
+            r#"{"rootfs":{"diff_ids":[1]}}"#,
+            "[]",
+            "",
+        ] {
+            assert_eq!(
+                Config::parse(text.as_bytes()).unwrap_err().kind(),
+                ErrorKind::Unsupported,
+                "{text}"
+            );
+        }
+        assert_eq!(
+            Config::parse(br#"{"created":"0001-01-01T00:00:00Z"}"#).unwrap().created(),
+            None
+        );
     }
 }

@@ -25,6 +25,7 @@ use crate::store::big_data::{self, MANIFEST, SIGNATURES, manifest_key, signature
 use crate::store::layers::{Found as FoundLayer, Layers};
 use crate::store::{Store, broken, images};
 use crate::tar_split::{Piece, TarSplit};
+use crate::unpack::clean;
 
 /// The flag that says which diff ID a layer should have that was never seen whole.
 const EXPECTED_DIFF_ID: &str = "expected-layer-diffid";
@@ -248,13 +249,23 @@ impl Assembled {
         }
         let mut trees = vec![tree];
         // A layer that was made for other owners has its files in the one that it was made from.
-        let lower = fs::read_to_string(trees[0].with_file_name("lower")).unwrap_or_default();
-        let links = lower.split(':').filter(|link| !link.is_empty());
-        trees.extend(links.filter_map(|link| {
-            let paths = store.homes().map(|home| home.join(store.driver().name()).join(link));
-            paths.into_iter().find(|path| path.exists())
-        }));
+        if !found.layer.uidmap.is_empty() || !found.layer.gidmap.is_empty() {
+            let lower = fs::read_to_string(trees[0].with_file_name("lower")).unwrap_or_default();
+            let links = lower.split(':').filter(|link| !link.is_empty());
+            trees.extend(links.filter_map(|link| {
+                let mut paths =
+                    store.homes().map(|home| home.join(store.driver().name()).join(link));
+                paths.find(|path| path.exists())
+            }));
+        }
         Self::new(id, trees, &store.tar_split(home, id), host)
+    }
+
+    /// Tells whether a layer's archive can be made again, as far as that shows at once.
+    pub fn is_possible(store: &Store, found: &FoundLayer) -> bool {
+        let (home, id) = (&found.home, &found.layer.id);
+        let composefs = store.tree(home, id).with_file_name("composefs-data");
+        store.tar_split(home, id).is_file() && !composefs.exists()
     }
 
     /// Opens trees, of which only the first has to be there, and a tar-split.
@@ -353,9 +364,11 @@ impl BlobReader for Assembled {
 fn open_within(trees: &[(PathBuf, OwnedFd)], name: &[u8]) -> std::io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    // As it was unpacked, which is without going through what stands before a `..`.
+    let name = clean(name).ok().flatten().ok_or(std::io::ErrorKind::InvalidInput)?;
     let mut first = None;
     for (_, tree) in trees {
-        match rustix::fs::openat2(tree, name, flags, Mode::empty(), within) {
+        match rustix::fs::openat2(tree, name.as_slice(), flags, Mode::empty(), within) {
             Ok(file) => return Ok(File::from(file)),
             Err(error) => {
                 first.get_or_insert(error);

@@ -26,9 +26,9 @@ struct Copier<'a> {
 impl Copier<'_> {
     fn directory(&mut self, from: &Path, to: &Path) -> Result<()> {
         self.host.check_cancelled()?;
-        let entries = fs::read_dir(from).map_err(|error| failed("open", from, error))?;
-        for entry in entries {
-            let entry = entry.map_err(|error| failed("read", from, error))?;
+        // All of them at once, so that a deep tree does not take a descriptor for each level.
+        let entries = fs::read_dir(from).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        for entry in entries.map_err(|error| failed("read", from, error))? {
             self.entry(&entry.path(), &to.join(entry.file_name()))?;
         }
         let found = fs::symlink_metadata(from).map_err(|error| failed("stat", from, error))?;

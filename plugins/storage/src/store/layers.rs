@@ -85,6 +85,8 @@ pub(crate) struct NewLayer {
     pub tree: PathBuf,
     /// What makes its archive again.
     pub tar_split: PathBuf,
+    /// Its archive said what the root is; otherwise it is as the one below.
+    pub has_root: bool,
 }
 
 impl Store {
@@ -120,10 +122,12 @@ impl Store {
     }
 
     /// Removes temporary trees, without keeping others from writing meanwhile.
-    pub fn leave(&self, trees: Vec<Temporary>, host: &Host) {
+    pub fn leave(&self, trees: Vec<Temporary>) {
         trees.iter().for_each(Temporary::clear);
-        let _lock = Lock::write(&self.layers_lock(self.root()), host);
-        trees.into_iter().for_each(Temporary::leave_no_trace);
+        // It is not worth waiting for: who writes next does the rest.
+        if let Ok(Some(_held)) = Lock::try_write(&self.layers_lock(self.root())) {
+            trees.into_iter().for_each(Temporary::leave_no_trace);
+        }
     }
 
     /// Takes the locks under which layers are changed, makes the store if it is not there, and
@@ -265,7 +269,9 @@ impl Writing<'_> {
             mkdir(&made.join("empty"))?;
         } else {
             let home = self.home_of(parent)?;
-            inherit(&self.store.tree(&home, parent), &diff)?;
+            if !new.has_root {
+                inherit(&self.store.tree(&home, parent), &diff)?;
+            }
             write("lower", &self.lowers(&home, parent)?)?;
         }
         let links = self.store.driver_dir(self.store.root()).join("l");

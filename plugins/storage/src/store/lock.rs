@@ -71,6 +71,7 @@ impl Lock {
 
     /// Takes a lock if it is free; `None` if somebody has it, or the file is gone meanwhile.
     pub fn try_write(path: &Path) -> Result<Option<Self>> {
+        let path = &real(path);
         {
             let mut open = registry();
             if !open.get_or_insert_default().insert(path.to_owned()) {
@@ -93,6 +94,7 @@ impl Lock {
 
     /// Waits for the others of this process.
     fn open(path: &Path, host: &Host) -> Result<Self> {
+        let path = &real(path);
         let mut open = registry();
         while !open.get_or_insert_default().insert(path.to_owned()) {
             host.check_cancelled()?;
@@ -152,6 +154,15 @@ impl Drop for Lock {
         self.file = None;
         open.get_or_insert_default().remove(&self.path);
         CLOSED.notify_all();
+    }
+}
+
+/// Returns the path by which a lock file is known: one file has one, whatever links lead to it.
+fn real(path: &Path) -> PathBuf {
+    let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
+    match (parent, path.file_name()) {
+        (Some(parent), Some(name)) => parent.join(name),
+        _ => path.to_owned(),
     }
 }
 

@@ -56,6 +56,9 @@ impl Store {
             );
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
+        // A store that is named twice is one.
+        let root = options.root.canonicalize().ok();
+        settings.additional.retain(|home| root.is_none() || home.canonicalize().ok() != root);
         Ok(Self { driver, options, settings })
     }
 

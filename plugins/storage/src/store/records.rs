@@ -189,7 +189,7 @@ fn is_zero(number: &i64) -> bool {
 }
 
 /// Reads `null`, which is how Go writes what it never made, as nothing.
-fn or_default<'de, D, T>(from: D) -> Result<T, D::Error>
+pub(crate) fn or_default<'de, D, T>(from: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Deserialize<'de> + Default,

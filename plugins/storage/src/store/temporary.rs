@@ -25,8 +25,6 @@ pub(crate) struct Temporary {
     path: PathBuf,
     lock: Lock,
     counter: AtomicU64,
-    /// The directory above was not there before.
-    made_root: bool,
 }
 
 impl Temporary {
@@ -35,24 +33,27 @@ impl Temporary {
         use std::os::unix::fs::DirBuilderExt as _;
         let mut private = fs::DirBuilder::new();
         private.mode(0o700);
-        let made_root = match private.create(root) {
-            Ok(()) => true,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
-            Err(error) => return Err(failed("mkdir", root, error)),
-        };
-        // Somebody may take a new lock file for a forgotten one before it is locked.
+        // Somebody may take a new lock file for a forgotten one before it is locked, or the
+        // directory above for one that nobody needs.
         for _ in 0..1000 {
+            match private.create(root) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(failed("mkdir", root, error));
+                }
+                _ => {}
+            }
             let made = tempfile::Builder::new().prefix(LOCK).tempfile_in(root);
-            let (_, path) = made
-                .and_then(|file| file.keep().map_err(|error| error.error))
-                .map_err(|error| failed("create a file in", root, error))?;
+            let kept = made.and_then(|file| file.keep().map_err(|error| error.error));
+            let path = match kept {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                kept => kept.map_err(|error| failed("create a file in", root, error))?.1,
+            };
             let Some(lock) = Lock::try_write(&path)? else { continue };
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let id = name.strip_prefix(LOCK).unwrap_or(&name);
             let path = root.join(format!("{DIRECTORY}{id}"));
             private.create(&path).map_err(|error| failed("mkdir", &path, error))?;
-            let counter = AtomicU64::default();
-            return Ok(Self { root: root.to_owned(), path, lock, counter, made_root });
+            return Ok(Self { root: root.to_owned(), path, lock, counter: AtomicU64::default() });
         }
         let message = format!("no lock file in {} could be locked", root.display());
         Err(Error::new(ErrorKind::Io, message))
@@ -80,33 +81,86 @@ impl Temporary {
 
     /// Removes what was moved in.
     pub fn clear(&self) {
-        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            let path = entry.path();
-            let _ = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-        }
+        clear(&self.path);
     }
 
-    /// Removes the directory above too, if it is empty and was made for this one. Older versions of
-    /// the library do not know it, and stumble over it when they mend links. The caller has the lock
-    /// under which layers are changed.
+    /// Removes a tree in it.
+    pub fn remove(&self, tree: &Path) {
+        let _ = remove(tree, &self.path);
+    }
+
+    /// Removes the directory above too, if nobody else uses it. Older versions of the library do not
+    /// know it, and stumble over it when they mend links. The caller has the lock under which layers
+    /// are changed.
     pub fn leave_no_trace(self) {
-        let (root, made_root) = (self.root.clone(), self.made_root);
+        let root = self.root.clone();
         drop(self);
-        if made_root {
-            let _ = fs::remove_dir(root);
-        }
+        let _ = fs::remove_dir(root);
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-        let _ = fs::remove_file(self.lock.path());
+        self.clear();
+        if fs::remove_dir(&self.path).is_ok() {
+            let _ = fs::remove_file(self.lock.path());
+        }
     }
 }
 
-/// Removes what killed programs left below `root`.
+/// Removes what is in a directory.
+fn clear(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let _ = remove(&entry.path(), dir);
+    }
+}
+
+/// Removes a file or a tree. One that is too deep to go through it at once is taken apart: what is
+/// below is moved up, to `attic`.
+fn remove(path: &Path, attic: &Path) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    if !found.is_dir() {
+        return fs::remove_file(path);
+    }
+    if is_shallow(path) && fs::remove_dir_all(path).is_ok() {
+        return Ok(());
+    }
+    let mut todo = vec![path.to_owned()];
+    let mut number = 0_u64;
+    while let Some(dir) = todo.pop() {
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                let moved = attic.join(format!("below-{number}"));
+                number += 1;
+                fs::rename(entry.path(), &moved)?;
+                todo.push(moved);
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        fs::remove_dir(&dir)?;
+    }
+    Ok(())
+}
+
+/// Tells whether a tree is so flat that removing it takes few descriptors and little stack.
+fn is_shallow(path: &Path) -> bool {
+    const DEEP: usize = 200;
+    let mut level = vec![path.to_owned()];
+    for _ in 0..DEEP {
+        let entries = level.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        level = below.map(|entry| entry.path()).collect();
+        if level.is_empty() {
+            return true;
+        }
+    }
+    false
+}
+
+/// Removes what killed programs left below `root`, and `root` itself if nobody uses it. The caller
+/// has the lock under which layers are changed.
 pub(crate) fn recover(root: &Path, host: &Host) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
@@ -118,9 +172,18 @@ pub(crate) fn recover(root: &Path, host: &Host) {
         }
         let Ok(Some(_held)) = Lock::try_write(&lock) else { continue };
         host.debug(format!("removing {DIRECTORY}{id}, left by a killed program"));
-        let _ = fs::remove_dir_all(root.join(format!("{DIRECTORY}{id}")));
-        let _ = fs::remove_file(&lock);
+        let tree = root.join(format!("{DIRECTORY}{id}"));
+        clear(&tree);
+        match fs::remove_dir(&tree) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                host.warn(format!("cannot remove {}: {error}", tree.display()));
+            }
+            _ => {
+                let _ = fs::remove_file(&lock);
+            }
+        }
     }
+    let _ = fs::remove_dir(root);
 }
 
 #[cfg(test)]
@@ -159,10 +222,26 @@ mod tests {
         let second = Temporary::new(&root).unwrap();
         first.leave_no_trace();
         assert!(root.exists());
-        drop(second);
-        assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
-        let again = Temporary::new(&root).unwrap();
-        again.leave_no_trace();
-        assert!(root.exists(), "it was there before");
+        second.leave_no_trace();
+        assert!(!root.exists());
+    }
+
+    #[test]
+    fn trees_deeper_than_descriptors_and_paths_go_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let temporary = Temporary::new(&dir.path().join("tempdirs")).unwrap();
+        let mut tree = temporary.next();
+        fs::create_dir(&tree).unwrap();
+        for _ in 0..3000 {
+            // From the inside out, since no path is that long.
+            let above = temporary.next();
+            fs::create_dir(&above).unwrap();
+            fs::rename(&tree, above.join("d")).unwrap();
+            tree = above;
+        }
+        temporary.remove(&tree);
+        assert!(!tree.exists());
+        temporary.leave_no_trace();
+        assert!(!dir.path().join("tempdirs").exists());
     }
 }

@@ -25,19 +25,14 @@ pub(super) enum Kind {
     Fifo,
 }
 
-impl Kind {
-    /// Tells whether content follows the headers.
-    pub fn has_content(&self) -> bool {
-        matches!(self, Self::File | Self::Sparse(..))
-    }
-}
-
 /// An entry of a layer.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     /// As the archive has it.
     pub name: Vec<u8>,
     pub kind: Kind,
+    /// Whether content follows the headers, which the type says, and not what is made of it.
+    pub has_content: bool,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -71,6 +66,7 @@ impl Entry {
         }
         let link =
             || parsed.link_target.clone().map(Vec::from).ok_or_else(|| wrong("it leads nowhere"));
+        let has_content = sparse.is_some() || parsed.entry_type == EntryType::Regular;
         let kind = match (parsed.entry_type, sparse) {
             (_, Some((map, size))) => Kind::Sparse(map, size),
             // Old archives have no other way to say so.
@@ -91,10 +87,15 @@ impl Entry {
             }
             (other, None) => return Err(wrong(&format!("its type {other:?} is not known"))),
         };
-        let id = |id: u64| u32::try_from(id).map_err(|_| wrong("its owner is no owner"));
+        // The last number means "as it is" to the kernel.
+        let id = |id: u64| match u32::try_from(id) {
+            Ok(id) if id != u32::MAX => Ok(id),
+            _ => Err(wrong("its owner is no owner")),
+        };
         Ok(Self {
             name: parsed.path.to_vec(),
             kind,
+            has_content,
             mode: parsed.mode & 0o7777,
             uid: id(parsed.uid)?,
             gid: id(parsed.gid)?,
@@ -154,7 +155,7 @@ fn seconds(text: &str) -> Option<Timespec> {
 /// # Errors
 /// [`ErrorKind::Corrupt`] for a name that leads out of the tree. One that begins with a slash does
 /// not: that is the tree's root.
-pub(super) fn clean(name: &[u8]) -> Result<Option<Vec<u8>>> {
+pub(crate) fn clean(name: &[u8]) -> Result<Option<Vec<u8>>> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in name.split(|byte| *byte == b'/') {
         match part {

@@ -27,7 +27,8 @@ use diolkos_sdk::{Error, ErrorKind, Result};
 use tar_core::parse::{Limits, ParseEvent, Parser};
 
 use self::content::Content;
-use self::entry::{Entry, clean};
+use self::entry::Entry;
+pub(crate) use self::entry::clean;
 use self::tree::Tree;
 use crate::tar_split::TarSplitWriter;
 
@@ -40,7 +41,7 @@ const WHITEOUT: &[u8] = b".wh.";
 /// The whiteout of all that is below in a directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The most bytes that the headers of one entry may have.
-const MOST_HEADERS: u32 = 16 << 20;
+const MOST_HEADERS: u32 = 1 << 20;
 
 /// What becomes of whiteouts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,8 @@ pub(crate) struct Unpacked {
     pub gids: Vec<u32>,
     /// Extended attributes that could not be set.
     pub lost_xattrs: u64,
+    /// The archive says what the root's mode and owner are.
+    pub has_root: bool,
 }
 
 enum State {
@@ -247,7 +250,8 @@ impl Unpacker {
 
     /// Notes a name.
     fn name(&mut self, name: &[u8]) -> Result<()> {
-        let cleaned = clean(name)?.unwrap_or_default();
+        // With and without a slash in front they count as two, as for the library.
+        let cleaned = (name.starts_with(b"/"), clean(name)?);
         if self.seen.insert(self.hashes.hash_one(&cleaned)) {
             return Ok(());
         }
@@ -265,7 +269,7 @@ impl Unpacker {
             self.gids.insert(entry.gid);
         }
         // Only of these does content follow; of others a size means nothing.
-        let size = if entry.kind.has_content() { size } else { 0 };
+        let size = if entry.has_content { size } else { 0 };
         let content =
             self.tree.make(entry).map_err(|error| error.context("unpacking the layer"))?;
         self.within(content, size)
@@ -317,7 +321,7 @@ impl Unpacker {
         self.pending.extend_from_slice(&rest);
         self.flush()?;
         self.tree.finish().map_err(|error| error.context("unpacking the layer"))?;
-        let lost_xattrs = self.tree.lost_xattrs();
+        let (lost_xattrs, has_root) = (self.tree.lost_xattrs(), self.tree.has_root());
         let file = self.split.finish().map_err(cannot_split)?;
         file.sync_data().map_err(cannot_split)?;
         Ok(Unpacked {
@@ -325,6 +329,7 @@ impl Unpacker {
             uids: self.uids.into_iter().collect(),
             gids: self.gids.into_iter().collect(),
             lost_xattrs,
+            has_root,
         })
     }
 }

@@ -318,3 +318,66 @@ proptest! {
         }
     }
 }
+
+fn overlay() -> Rules {
+    // As a user who may set no attributes of the system's.
+    Rules { whiteouts: Whiteouts::Devices("user.overlay.opaque"), ..RULES }
+}
+
+#[test]
+fn what_is_content_is_said_by_the_type_and_not_by_the_name() {
+    let mut inner = Layer::header(EntryType::Regular, 0);
+    inner.as_gnu_mut().unwrap().name[..4].copy_from_slice(b"evil");
+    inner.set_cksum();
+    let bytes = Layer::new().file("d/", inner.as_bytes()).file("e", b"after").bytes();
+    let tried = unpack_in_pieces(&bytes, RULES, &[]);
+    tried.result.as_ref().unwrap();
+    assert!(tried.path("d").is_dir() && !tried.path("evil").exists());
+    assert_eq!(tried.text("e"), "after");
+    assert!(tried.again() == bytes);
+}
+
+#[test]
+fn whiteouts_below_what_is_hidden_say_nothing_more() {
+    if !rustix::process::geteuid().is_root() {
+        return; // Only root makes devices.
+    }
+    let bytes = Layer::new().file(".wh.foo", b"").file("foo/.wh.bar", b"").bytes();
+    let tried = unpack_in_pieces(&bytes, overlay(), &[]);
+    tried.result.as_ref().unwrap();
+    let found = fs::symlink_metadata(tried.path("foo")).unwrap();
+    assert_eq!((found.mode() & 0o170_000, found.rdev()), (0o020_000, 0));
+    assert!(tried.again() == bytes);
+}
+
+#[test]
+fn a_whiteout_hides_a_file_by_its_name_and_nothing_above() {
+    for name in [".wh...", ".wh..", "old/.wh...", ".wh."] {
+        for rules in [RULES, overlay()] {
+            let tried = unpack_in_pieces(&Layer::new().file(name, b"").bytes(), rules, &[]);
+            assert!(tried.path("old/file").exists(), "{name}");
+            assert!(tried.why().contains("hides no file"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_owner_that_is_none_is_refused() {
+    let mut header = Layer::header(EntryType::Regular, 0);
+    header.set_uid(u32::MAX.into());
+    header.as_gnu_mut().unwrap().name[..1].copy_from_slice(b"a");
+    header.set_cksum();
+    let mut layer = Layer::new();
+    layer.0.append(&header, &[][..]).unwrap();
+    assert!(unpack(layer).why().contains("its owner is no owner"));
+}
+
+#[test]
+fn names_that_wind_and_begin_with_slashes_come_back() {
+    let bytes =
+        Layer::new().directory("a/").file("/a", b"").file("x/../b", b"b").file("/c", b"c").bytes();
+    let tried = unpack_in_pieces(&bytes, RULES, &[]);
+    tried.result.as_ref().unwrap();
+    assert_eq!((tried.text("b"), tried.text("c")), ("b".into(), "c".into()));
+    assert!(tried.again() == bytes);
+}

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use diolkos_formats::files::failed;
 use diolkos_sdk::{Error, ErrorKind, Result};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timestamps, Uid, XattrFlags,
+};
 use rustix::io::Errno;
 
 use super::content::Content;
@@ -32,12 +34,13 @@ pub(super) struct Tree {
     rules: Rules,
     /// Directories that are open, by their cleaned names.
     open: HashMap<Vec<u8>, Arc<OwnedFd>>,
-    /// Directories whose times are set at the end, when nothing more is made in them.
-    directories: Vec<Entry>,
+    /// Directories and their times, which are set at the end, when nothing more is made in them.
+    directories: Vec<(Vec<u8>, Timestamps)>,
     /// What an opaque directory keeps: the names that this layer made in it. Only where whiteouts
     /// are carried out.
     made: std::collections::HashSet<Vec<u8>>,
     lost_xattrs: u64,
+    has_root: bool,
 }
 
 impl Tree {
@@ -56,6 +59,7 @@ impl Tree {
             directories: Vec::new(),
             made: std::collections::HashSet::new(),
             lost_xattrs: 0,
+            has_root: false,
         })
     }
 
@@ -63,12 +67,21 @@ impl Tree {
         self.lost_xattrs
     }
 
+    pub fn has_root(&self) -> bool {
+        self.has_root
+    }
+
     /// Makes what an entry says, but for the content that follows.
     pub fn make(&mut self, entry: Entry) -> Result<Content> {
         let Some(name) = clean(&entry.name)? else { return self.root(entry) };
         let (parent, base) = split(&name);
-        let dir = self.directory(parent, true)?.ok_or_else(|| self.error(&name, Errno::NOENT))?;
-        if base.starts_with(WHITEOUT) && self.rules.whiteouts != Whiteouts::Files {
+        let is_whiteout = base.starts_with(WHITEOUT) && self.rules.whiteouts != Whiteouts::Files;
+        let dir = match self.directory(parent, true) {
+            // Below what is hidden itself.
+            Err(Errno::NOTDIR) if is_whiteout => return Ok(Content::nowhere(entry.name)),
+            opened => opened.map_err(|error| self.error(&name, error))?,
+        };
+        if is_whiteout {
             self.whiteout(&dir, parent, base, &entry)?;
             return Ok(Content::nowhere(entry.name));
         }
@@ -101,12 +114,10 @@ impl Tree {
             Kind::HardLink(target) => {
                 let target = clean(target)?.ok_or_else(|| self.error(&name, Errno::PERM))?;
                 let (target_parent, target_base) = split(&target);
-                match self.directory(target_parent, false)? {
-                    Some(from) => {
-                        rustix::fs::linkat(&*from, target_base, &*dir, base, AtFlags::empty())
-                    }
-                    None => Err(Errno::NOENT),
-                }
+                let from = self.directory(target_parent, false);
+                from.and_then(|from| {
+                    rustix::fs::linkat(&*from, target_base, &*dir, base, AtFlags::empty())
+                })
                 .map_err(|error| {
                     self.error(&name, error).context(format!(
                         "`{}` is a hard link to `{}`",
@@ -127,17 +138,15 @@ impl Tree {
         };
         made.map_err(|error| self.error(&name, error))?;
         self.attributes(&dir, &name, base, &entry)?;
-        let shown = entry.name.clone();
         if entry.kind == Kind::Directory {
-            self.directories.push(entry);
+            self.directories.push((name, entry.times()));
         }
-        Ok(Content::nowhere(shown))
+        Ok(Content::nowhere(entry.name))
     }
 
     /// Does what there is to do for the root itself. Overlay leaves its root as it is, for `.`.
     fn root(&mut self, entry: Entry) -> Result<Content> {
         let is_dot = !entry.name.starts_with(b"/");
-        let name = entry.name.clone();
         if entry.kind != Kind::Directory {
             return Err(Error::new(ErrorKind::Corrupt, "the layer's root is no directory"));
         }
@@ -146,9 +155,10 @@ impl Tree {
                 rustix::fs::openat(&self.root, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
                     .map_err(|error| self.error(b".", error))?;
             self.attributes(&root, b".", b".", &entry)?;
-            self.directories.push(entry);
+            self.directories.push((Vec::new(), entry.times()));
+            self.has_root = true;
         }
-        Ok(Content::nowhere(name))
+        Ok(Content::nowhere(entry.name))
     }
 
     /// Makes room for an entry. Returns whether it is a directory that is there already.
@@ -200,6 +210,12 @@ impl Tree {
         base: &[u8],
         entry: &Entry,
     ) -> Result<()> {
+        let hidden = &base[WHITEOUT.len()..];
+        if matches!(hidden, b"" | b"." | b"..") {
+            let name = String::from_utf8_lossy(&entry.name);
+            let message = format!("the layer's entry `{name}` hides no file");
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
         match self.rules.whiteouts {
             Whiteouts::Devices(opaque) if base == OPAQUE => {
                 let path = by_descriptor(dir, b".");
@@ -207,18 +223,13 @@ impl Tree {
                     .map_err(|error| self.error(parent, error))
             }
             Whiteouts::Devices(_) => {
-                let hidden = &base[WHITEOUT.len()..];
                 let mode = Mode::from_raw_mode(0);
-                match rustix::fs::mknodat(&**dir, hidden, FileType::CharacterDevice, mode, 0) {
-                    Ok(()) => self.chown(dir, parent, hidden, entry),
-                    // Below what was hidden itself.
-                    Err(Errno::NOTDIR) => Ok(()),
-                    Err(error) => Err(self.error(&entry.name, error)),
-                }
+                rustix::fs::mknodat(&**dir, hidden, FileType::CharacterDevice, mode, 0)
+                    .map_err(|error| self.error(&entry.name, error))?;
+                self.chown(dir, parent, hidden, entry)
             }
             Whiteouts::Remove if base == OPAQUE => self.empty(dir, parent),
             Whiteouts::Remove => {
-                let hidden = &base[WHITEOUT.len()..];
                 match rustix::fs::statat(&**dir, hidden, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(found) => {
                         let is_directory = kind_of(&found) == FileType::Directory;
@@ -247,34 +258,28 @@ impl Tree {
             let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
             if !self.made.contains(&below) {
                 self.remove(dir, &below, entry.file_name().as_bytes(), is_directory)?;
-            } else if is_directory && let Some(inner) = self.directory(&below, false)? {
+            } else if is_directory {
+                let inner = self.directory(&below, false);
+                let inner = inner.map_err(|error| self.error(&below, error))?;
                 self.empty(&inner, &below)?;
             }
         }
         Ok(())
     }
 
-    /// Opens a directory of the tree; `None` if it is not there and not to be made.
-    fn directory(&mut self, name: &[u8], make: bool) -> Result<Option<Arc<OwnedFd>>> {
+    /// Opens a directory of the tree, and makes it and those above if that is asked.
+    fn directory(&mut self, name: &[u8], make: bool) -> rustix::io::Result<Arc<OwnedFd>> {
         if let Some(open) = self.open.get(name) {
-            return Ok(Some(Arc::clone(open)));
+            return Ok(Arc::clone(open));
         }
         let opened = match self.open_in_root(name) {
             Err(Errno::NOENT) if make => {
                 let (parent, base) = split(name);
-                let above =
-                    self.directory(parent, true)?.ok_or_else(|| self.error(name, Errno::NOENT))?;
+                let above = self.directory(parent, true)?;
+                let mode = Mode::from_raw_mode(IMPLIED);
                 // Where something is, a link to nothing, it stays so.
-                rustix::fs::mkdirat(&*above, base, Mode::from_raw_mode(IMPLIED))
-                    .and_then(|()| {
-                        rustix::fs::chmodat(
-                            &*above,
-                            base,
-                            Mode::from_raw_mode(IMPLIED),
-                            AtFlags::empty(),
-                        )
-                    })
-                    .map_err(|error| self.error(name, error))?;
+                rustix::fs::mkdirat(&*above, base, mode)?;
+                rustix::fs::chmodat(&*above, base, mode, AtFlags::empty())?;
                 if self.rules.whiteouts == Whiteouts::Remove {
                     self.made.insert(name.to_vec());
                 }
@@ -282,16 +287,12 @@ impl Tree {
             }
             opened => opened,
         };
-        let opened = match opened {
-            Ok(opened) => Arc::new(opened),
-            Err(Errno::NOENT) if !make => return Ok(None),
-            Err(error) => return Err(self.error(name, error)),
-        };
+        let opened = Arc::new(opened?);
         if self.open.len() >= OPEN {
             self.open.clear();
         }
         self.open.insert(name.to_vec(), Arc::clone(&opened));
-        Ok(Some(opened))
+        Ok(opened)
     }
 
     fn open_in_root(&self, name: &[u8]) -> rustix::io::Result<OwnedFd> {
@@ -390,11 +391,10 @@ impl Tree {
 
     /// Sets what comes last: the times of directories.
     pub fn finish(&mut self) -> Result<()> {
-        for entry in std::mem::take(&mut self.directories) {
-            let name = clean(&entry.name)?.unwrap_or_default();
+        for (name, times) in std::mem::take(&mut self.directories) {
             // It may have been replaced since.
             let Ok(dir) = self.open_in_root(&name) else { continue };
-            rustix::fs::utimensat(&dir, ".", &entry.times(), AtFlags::empty())
+            rustix::fs::utimensat(&dir, ".", &times, AtFlags::empty())
                 .map_err(|error| self.error(&name, error))?;
         }
         self.open.clear();
