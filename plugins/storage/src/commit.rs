@@ -22,11 +22,14 @@ use crate::source::{Assembled, Metadata};
 use crate::store::big_data::{self, MANIFEST, SIGNATURES, manifest_key, signature_key};
 use crate::store::copy_tree::copy_tree;
 use crate::store::driver::Driver;
-use crate::store::layers::{Layers, NewLayer, gone};
+use crate::store::layers::{Layers, NewLayer, Writing, gone};
 use crate::store::lock::Lock;
 use crate::store::records::{Image, Layer, Record, Records, now, replace};
 use crate::store::{Store, broken};
 use crate::unpack::{Unpacked, Unpacker};
+
+/// How often layers that somebody removed are made again.
+const TRIES: u32 = 3;
 
 /// Makes the image part of the store.
 pub(crate) fn commit(destination: &StorageDestination, top: &TopLevel) -> Result<()> {
@@ -39,24 +42,19 @@ pub(crate) fn commit(destination: &StorageDestination, top: &TopLevel) -> Result
         (image, layers)
     };
     let staging = destination.staging()?;
-    let preparation = Preparation {
-        store,
-        host,
-        staging: &staging,
-        known: store.layers(host)?,
-        trees: HashMap::new(),
-    };
-    let new = preparation.run(&layers)?;
     let id = reference.id.clone().unwrap_or_else(|| image.id.clone());
     let top_layer = layers.last().map(|layer| layer.id.as_str()).unwrap_or_default();
-
-    let mut writing = store.write(host)?;
-    for layer in &layers {
-        let is_new = new.iter().any(|new| new.layer.id == layer.id);
-        if !is_new && !writing.has(&layer.id) && !store.has_in_another_home(&layer.id, host)? {
-            return Err(gone(&layer.id));
+    let mut tries = 0;
+    let (mut writing, new) = loop {
+        let new = Preparation::new(store, host, &staging)?.run(&layers)?;
+        let writing = store.write(host)?;
+        match missing(store, &writing, &layers, &new, host)? {
+            None => break (writing, new),
+            // Somebody removed a layer since it was seen; it may have to be made after all.
+            Some(_) if tries < TRIES => tries += 1,
+            Some(id) => return Err(gone(&id)),
         }
-    }
+    };
     // Somebody may have made some meanwhile.
     let new: Vec<NewLayer> =
         new.into_iter().filter(|layer| !writing.has(&layer.layer.id)).collect();
@@ -73,6 +71,23 @@ pub(crate) fn commit(destination: &StorageDestination, top: &TopLevel) -> Result
     }
     host.debug(format!("wrote image {id} and {} layers", ids.len()));
     Ok(())
+}
+
+/// Returns a layer that is neither in the store nor about to be.
+fn missing(
+    store: &Store,
+    writing: &Writing<'_>,
+    layers: &[Wanted],
+    new: &[NewLayer],
+    host: &Host,
+) -> Result<Option<String>> {
+    for layer in layers {
+        let is_new = new.iter().any(|new| new.layer.id == layer.id);
+        if !is_new && !writing.has(&layer.id) && !store.has_in_another_home(&layer.id, host)? {
+            return Ok(Some(layer.id.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// A layer of the image.
@@ -122,7 +137,11 @@ struct Preparation<'a> {
     trees: HashMap<Digest, (PathBuf, PathBuf)>,
 }
 
-impl Preparation<'_> {
+impl<'a> Preparation<'a> {
+    fn new(store: &'a Store, host: &'a Host, staging: &'a Staging) -> Result<Self> {
+        Ok(Self { store, host, staging, known: store.layers(host)?, trees: HashMap::new() })
+    }
+
     fn run(mut self, layers: &[Wanted]) -> Result<Vec<NewLayer>> {
         let mut new: Vec<NewLayer> = Vec::new();
         for layer in layers {
