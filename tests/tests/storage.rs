@@ -742,3 +742,22 @@ fn a_config_that_podman_could_not_read_never_gets_into_the_store() {
     }
     assert_eq!(store.unsound(), Vec::<String>::new());
 }
+
+#[test]
+fn an_artifact_that_is_no_image_never_gets_into_the_store() {
+    if !require_root() {
+        return;
+    }
+    let home = Home::new();
+    let store = Store::new(&home, "vfs", "store");
+    let layer = LayerForm::new(Layer::new().file("file", "content"), Packing::Gzip);
+    let mut artifact = Image::new(Format::Oci, Platform::AMD64, &[layer]);
+    let mut manifest = artifact.json();
+    manifest["config"]["mediaType"] = "application/vnd.example.thing+json".into();
+    artifact.manifest = manifest.to_string().into_bytes();
+    artifact.write_layout(&home.path("in"), "1").unwrap();
+    let mut copy = Store::copying(&home, "oci:in:1", &store.reference("localhost/a:1"));
+    copy.run().expect_code(1).expect_words(&["unsupported image-specific operation on artifact"]);
+    assert_eq!(store.images().len() + store.layers().len(), 0);
+    assert_eq!(store.unsound(), Vec::<String>::new());
+}

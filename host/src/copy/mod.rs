@@ -55,6 +55,9 @@ use facts::reference_digest;
 use retry::Retry;
 use transfer::{Copier, Current, Side, Written};
 
+/// How often a copy begins again after its commit met with somebody else's changes.
+const CONFLICTS: u32 = 3;
+
 /// What a copy has done.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -81,8 +84,23 @@ pub fn run(
     progress: &dyn Progress,
 ) -> Result<Report> {
     let cache = BlobCache::at(request.blob_cache.clone());
-    let result = copy(request, source, destination, policy, &cache, progress)
-        .context(|| format!("cannot copy `{}` to `{}`", source.name, destination.name));
+    let mut tries = 0;
+    let result = loop {
+        let mut committing = false;
+        match copy(request, source, destination, policy, &cache, progress, &mut committing) {
+            // Somebody removed what the image was to rest on; what has come is there.
+            Err(error)
+                if committing && error.kind() == ErrorKind::Conflict && tries < CONFLICTS =>
+            {
+                tries += 1;
+                let why = error.chain().join(": ");
+                source.session.host.info(format!("copying once more: {why}"));
+            }
+            result => break result,
+        }
+    };
+    let result =
+        result.context(|| format!("cannot copy `{}` to `{}`", source.name, destination.name));
     if let Err(why) = cache.flush() {
         source.session.host.debug(format!("blob info cache: {why}"));
     }
@@ -96,6 +114,7 @@ fn copy(
     policy: &Policy,
     cache: &BlobCache,
     progress: &dyn Progress,
+    committing: &mut bool,
 ) -> Result<Report> {
     let opened = open(request, source, destination, policy, progress)?;
     let copier = opened.copier(request, cache, progress);
@@ -111,6 +130,7 @@ fn copy(
             media_type: written.media_type.clone(),
             size: written.manifest.bytes.len() as u64,
         };
+        *committing = true;
         opened.destination.commit(&top).context(|| "destination: committing the finished image")?
     };
     progress.event(&Event::Done { digest: written.digest.clone() });

@@ -344,7 +344,7 @@ impl NewImage {
     /// Writes files and record; the caller has the layers' lock.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`] if there is an image of this ID with other layers.
+    /// [`ErrorKind::Unsupported`] if there is an image of this ID with other layers.
     fn write(&self, store: &Store, id: &str, top_layer: &str, host: &Host) -> Result<()> {
         let lock = Lock::write(&store.images_lock(), host)?;
         let path = store.images_file();
@@ -360,7 +360,8 @@ impl NewImage {
                         "image with ID {id:?} already exists, but uses a different top layer: \
                          that ID is already in use"
                     );
-                    return Err(Error::new(ErrorKind::Conflict, message));
+                    return Err(Error::unsupported(message)
+                        .with_hint("give another ID behind the `@`, or none"));
                 }
                 image
             }

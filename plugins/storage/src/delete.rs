@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use diolkos_formats::files::{failed, read_if_any};
-use diolkos_sdk::{Error, ErrorKind, Result, Session};
+use diolkos_sdk::{Error, ErrorKind, Host, Result, Session};
 use serde::Deserialize;
 
-use crate::reference::StorageRef;
+use crate::reference::{StorageRef, is_id};
 use crate::store::lock::Lock;
 use crate::store::records::{Image, Layer, Records};
 use crate::store::temporary::Temporary;
@@ -41,17 +41,26 @@ pub(crate) fn delete(reference: &StorageRef, session: &Session) -> Result<()> {
         return Err(Error::unsupported(message));
     }
     let id = &found.image.id;
-    let trees;
+    if !is_id(id) {
+        return Err(broken(format!("`{id}` is no image's ID")));
+    }
+    let trees = Temporary::new(&store.temporary_root())?;
+    let deleted = delete_image(store, id, &trees, host);
+    store.leave(vec![trees]);
+    deleted
+}
+
+fn delete_image(store: &Store, id: &str, trees: &Temporary, host: &Host) -> Result<()> {
     {
         let mut layers = store.write(host)?;
         let images_lock = Lock::write(&store.images_lock(), host)?;
         let mut images = Records::<Image>::read(&store.images_file())?;
-        let Some(at) = images.0.iter().position(|record| record.value.id == *id) else {
+        let Some(at) = images.0.iter().position(|record| record.value.id == id) else {
             let message = format!("image {id} was removed meanwhile");
             return Err(Error::new(ErrorKind::ImageNotFound, message));
         };
         let containers = containers(store, host)?;
-        if let Some(user) = containers.iter().find(|container| container.image == *id) {
+        if let Some(user) = containers.iter().find(|container| container.image == id) {
             let message = format!("image used by {}: image is in use by a container", user.id);
             return Err(Error::new(ErrorKind::Conflict, message)
                 .with_hint(format!("remove the container first: `podman rm {}`", user.id)));
@@ -63,7 +72,6 @@ pub(crate) fn delete(reference: &StorageRef, session: &Session) -> Result<()> {
             return Err(Error::new(ErrorKind::Conflict, message)
                 .with_hint("unmount it first: `podman image unmount`"));
         }
-        trees = Temporary::new(&store.temporary_root())?;
         images_lock.record_write()?;
         images.write(&store.images_file())?;
         let dir = store.image_dir(store.root(), id);
@@ -73,10 +81,9 @@ pub(crate) fn delete(reference: &StorageRef, session: &Session) -> Result<()> {
             }
             _ => {}
         }
-        layers.remove(&unneeded, &trees)?;
+        layers.remove(&unneeded, trees)?;
         host.debug(format!("deleted image {id} and {} layers", unneeded.len()));
     }
-    store.leave(vec![trees]);
     Ok(())
 }
 
@@ -119,7 +126,7 @@ fn unneeded(
 }
 
 /// Reads who uses images.
-fn containers(store: &Store, host: &diolkos_sdk::Host) -> Result<Vec<Container>> {
+fn containers(store: &Store, host: &Host) -> Result<Vec<Container>> {
     let dir = store.containers_dir();
     let _lock = Lock::read(&dir.join("containers.lock"), host)?;
     let mut containers = Vec::new();

@@ -241,10 +241,13 @@ impl Destination for StorageDestination {
                 To::Archive { file, path }
             }
         };
-        let compression = match blob.media_type.as_str() {
-            media_type if media_type.contains("zstd") => 4,
-            media_type if media_type.ends_with(".tar") => 0,
-            _ => 2,
+        let media_type = blob.media_type.as_str();
+        let compression = if media_type.contains("zstd") {
+            4
+        } else if media_type.contains("gzip") {
+            2
+        } else {
+            0
         };
         let host = self.host.clone();
         Ok(Some(Box::new(LayerWriter { to: Some(to), compression, state, host, staging })))
@@ -254,7 +257,7 @@ impl Destination for StorageDestination {
         if instance.is_some() {
             return Err(Error::unsupported("a store keeps no lists of images"));
         }
-        Manifest::parse(&manifest.bytes)?;
+        Manifest::parse(&manifest.bytes)?.check_is_image()?;
         self.state().manifest = Some(manifest.clone());
         Ok(())
     }

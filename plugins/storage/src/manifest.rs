@@ -1,12 +1,11 @@
 //! What of manifests and configs the store needs to know.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{Descriptor, Digest, Error, ErrorKind, Result};
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use crate::store::records::or_default;
 
@@ -61,6 +60,19 @@ impl Manifest {
         })
     }
 
+    /// Fails for what is no image: programs that share the store could not list its images any more.
+    pub fn check_is_image(&self) -> Result<()> {
+        let media_type = self.config.as_ref().map_or("", |config| config.media_type.as_str());
+        if matches!(media_type, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG) {
+            return Ok(());
+        }
+        let message = format!(
+            "unsupported image-specific operation on artifact with type {media_type:?}: a store \
+             keeps container images alone"
+        );
+        Err(Error::unsupported(message))
+    }
+
     /// Returns the instances of an index; `None` for the manifest of an image.
     pub fn instances(&self) -> Option<&[Instance]> {
         self.manifests.as_deref()
@@ -96,7 +108,7 @@ pub(crate) struct Config {
     #[serde(flatten)]
     _texts: Texts,
     #[serde(rename = "config")]
-    _config: Option<Defaults>,
+    _defaults: Option<Defaults>,
     history: Option<Vec<Step>>,
 }
 
@@ -132,7 +144,7 @@ struct Defaults {
     #[serde(rename = "User")]
     _user: Option<String>,
     #[serde(rename = "ExposedPorts")]
-    _exposed_ports: Option<HashMap<String, IgnoredAny>>,
+    _exposed_ports: Option<BTreeMap<String, Anything>>,
     #[serde(rename = "Env")]
     _env: Option<Vec<String>>,
     #[serde(rename = "Entrypoint")]
@@ -140,7 +152,7 @@ struct Defaults {
     #[serde(rename = "Cmd")]
     _cmd: Option<Vec<String>>,
     #[serde(rename = "Volumes")]
-    _volumes: Option<HashMap<String, IgnoredAny>>,
+    _volumes: Option<BTreeMap<String, Anything>>,
     #[serde(rename = "WorkingDir")]
     _working_dir: Option<String>,
     #[serde(rename = "Labels")]
@@ -150,6 +162,9 @@ struct Defaults {
     #[serde(rename = "ArgsEscaped")]
     _args_escaped: Option<bool>,
 }
+
+/// A value of any type.
+type Anything = serde_json::Value;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -219,15 +234,28 @@ impl Config {
     }
 }
 
-/// Reads a time as RFC 3339 has it, and writes it so, in UTC; `None` for what is none, or would be
-/// before or after the years that have four digits.
+/// Reads a time as RFC 3339 and Go have it; `None` for what is none.
 fn time(text: &str) -> Option<String> {
-    let (date, _) = text.split_once('T')?;
-    let has_four = |text: &str| {
-        text.find('-') == Some(4) && text.bytes().take(4).all(|byte| byte.is_ascii_digit())
+    // Each 0 stands for a digit.
+    let fits = |text: &str, form: &str| {
+        text.len() == form.len()
+            && text.bytes().zip(form.bytes()).all(|(byte, form)| match form {
+                b'0' => byte.is_ascii_digit(),
+                form => byte == form,
+            })
     };
-    let parsed = text.parse::<Timestamp>().ok().filter(|_| has_four(date))?;
-    Some(parsed.to_string()).filter(|text| has_four(text))
+    let (begin, rest) = text.split_at_checked("0000-00-00T00:00:00".len())?;
+    let fraction = rest
+        .strip_prefix('.')
+        .map_or("", |rest| &rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())]);
+    let zone = if fraction.is_empty() { rest } else { &rest[fraction.len() + 1..] };
+    let is_time = fits(begin, "0000-00-00T00:00:00")
+        && ["Z", "+00:00", "-00:00"].iter().any(|form| fits(zone, form))
+        && text.parse::<Timestamp>().is_ok();
+    is_time.then(|| match fraction.trim_end_matches('0') {
+        "" => format!("{begin}{zone}"),
+        fraction => format!("{begin}.{fraction}{zone}"),
+    })
 }
 
 #[cfg(test)]
@@ -236,11 +264,20 @@ mod tests {
 
     #[test]
     fn times_are_those_that_go_reads() {
-        assert_eq!(time("2024-05-06T07:08:09.5+02:00").as_deref(), Some("2024-05-06T05:08:09.5Z"));
+        for (text, written) in [
+            ("2024-05-06T07:08:09.500+02:00", "2024-05-06T07:08:09.5+02:00"),
+            ("2024-05-06T07:08:09.000Z", "2024-05-06T07:08:09Z"),
+            ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(time(text).as_deref(), Some(written));
+        }
         for text in [
             "-000001-01-01T00:00:00Z",
-            "0000-01-01T00:00:00+01:00",
             "2024-05-06 07:08:09Z",
+            "2024-05-06T07:08:09z",
+            "2024-05-06T07:08:09.Z",
+            "2024-05-06T25:08:09Z",
+            "2024-05-06T07:08:09+2:00",
             "2024-05-06T07:08:09",
             "yesterday",
             "",

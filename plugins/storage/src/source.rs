@@ -310,7 +310,7 @@ impl Assembled {
                     let error = failed("open", &self.trees[0].0.join(name), error);
                     let message =
                         format!("layer {} is damaged, or was removed meanwhile", self.layer);
-                    Error::new(ErrorKind::Corrupt, message).with_source(error)
+                    broken(message).with_source(error)
                 })?;
                 self.file = Some((file, size));
             }
@@ -365,7 +365,7 @@ fn open_within(trees: &[(PathBuf, OwnedFd)], name: &[u8]) -> std::io::Result<Fil
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     // As it was unpacked, which is without going through what stands before a `..`.
-    let name = clean(name).ok().flatten().ok_or(std::io::ErrorKind::InvalidInput)?;
+    let name = clean(name).ok_or(std::io::ErrorKind::InvalidInput)?;
     let mut first = None;
     for (_, tree) in trees {
         match rustix::fs::openat2(tree, name.as_slice(), flags, Mode::empty(), within) {

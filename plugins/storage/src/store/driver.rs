@@ -54,11 +54,20 @@ impl Driver {
         let names = ["overlay", "aufs", "btrfs", "devicemapper", "zfs", "vfs"];
         let is_there = |name: &str| options.root.join(name).exists();
         let prior: Vec<&str> = names.into_iter().filter(|name| is_there(name)).collect();
-        // Without being asked to, the library does not go on with a vfs that is there, but for an
-        // ordinary user, for whom some versions choose it themselves.
+        // Some versions choose vfs for ordinary users, and others overlay: neither is to lock
+        // anybody out, so the one with images counts.
+        if options.is_confined && options.priority.is_empty() {
+            let has_images = |name: &&&str| {
+                let records = options.root.join(format!("{name}-images/images.json"));
+                std::fs::metadata(records).is_ok_and(|found| found.len() > "[]".len() as u64)
+            };
+            let found = prior.iter().find(has_images).or(prior.first());
+            return found.map_or_else(|| Ok(Self::possible(options)), |name| Self::named(name));
+        }
+        // Without being asked to, the library does not go on with a vfs that is there.
         let mut wanted = options.priority.iter().map(String::as_str);
         let found = if options.priority.is_empty() {
-            prior.iter().copied().find(|name| *name != "vfs" || options.is_confined)
+            prior.iter().copied().find(|name| *name != "vfs")
         } else {
             wanted.find(|name| prior.contains(name))
         };
@@ -75,10 +84,14 @@ impl Driver {
             Some(name) => Self::named(name),
             None => match options.priority.first() {
                 Some(first) => Self::named(first),
-                None if can_be_overlay(&options.root) => Ok(Self::Overlay),
-                None => Ok(Self::Vfs),
+                None => Ok(Self::possible(options)),
             },
         }
+    }
+
+    /// Returns the driver of a new store.
+    fn possible(options: &StoreOptions) -> Self {
+        if can_be_overlay(&options.root) { Self::Overlay } else { Self::Vfs }
     }
 }
 
@@ -160,6 +173,9 @@ impl Settings {
                     _ => return Err(wrong("it is `none` or `filesystem`")),
                 },
                 "mount_program" if driver == Driver::Overlay => {
+                    if !value.is_empty() && !Path::new(value).exists() {
+                        return Err(wrong("there is no such program"));
+                    }
                     settings.mount_program = (!value.is_empty()).then(|| value.to_owned());
                 }
                 "force_mask" if driver == Driver::Overlay => {
@@ -210,6 +226,11 @@ mod tests {
         assert_eq!(Driver::choose(&user).unwrap(), Driver::Overlay);
         std::fs::create_dir_all(dir.path().join("user/vfs")).unwrap();
         assert_eq!(Driver::choose(&user).unwrap(), Driver::Vfs);
+        std::fs::create_dir_all(dir.path().join("user/overlay")).unwrap();
+        assert_eq!(Driver::choose(&user).unwrap(), Driver::Overlay);
+        std::fs::create_dir_all(dir.path().join("user/vfs-images")).unwrap();
+        std::fs::write(dir.path().join("user/vfs-images/images.json"), r#"[{"id":"x"}]"#).unwrap();
+        assert_eq!(Driver::choose(&user).unwrap(), Driver::Vfs, "there are images");
         wanted.driver = Some("overlay2".into());
         assert_eq!(Driver::choose(&wanted).unwrap(), Driver::Overlay);
         wanted.driver = Some("zfs".into());
@@ -244,6 +265,7 @@ mod tests {
             (Driver::Overlay, "shape=odd"),
             (Driver::Overlay, "imagestore=a"),
             (Driver::Overlay, "sync=maybe"),
+            (Driver::Overlay, "overlay.mount_program=/nowhere"),
             (Driver::Vfs, "mountopt=x"),
             (Driver::Vfs, "nothing"),
         ] {

@@ -19,6 +19,7 @@ use super::lock::{Lock, random};
 use super::records::{INCOMPLETE, Layer, Record, Records};
 use super::temporary::{self, Temporary};
 use super::{Store, broken};
+use crate::reference::is_id;
 
 /// The most layers that one may be stacked upon.
 const MOST_LOWERS: usize = 500;
@@ -363,6 +364,9 @@ impl Writing<'_> {
 
     /// Moves what there is of a layer out of the store.
     fn take(&self, id: &str, temporary: &Temporary) -> Result<()> {
+        if !is_id(id) {
+            return Err(broken(format!("`{id}` is no layer's ID")));
+        }
         let (store, root) = (self.store, self.store.root());
         let dir = store.layer_dir(root, id);
         if let Some(link) = text(&dir.join("link"))?.filter(|link| !link.is_empty()) {

@@ -19,7 +19,7 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use diolkos_formats::files::failed;
-use diolkos_sdk::{Host, Result};
+use diolkos_sdk::{Error, Host, Result};
 use rustix::fs::FlockOperation;
 
 /// How long is waited before a lock is tried again.
@@ -51,7 +51,7 @@ impl Lock {
             .truncate(false)
             .mode(0o644)
             .open(path)
-            .map_err(|error| failed("open", path, error))?;
+            .map_err(|error| cannot_open(path, error))?;
         lock.file = Some(file);
         lock.wait(FlockOperation::NonBlockingLockExclusive, host)?;
         Ok(lock)
@@ -63,7 +63,7 @@ impl Lock {
         match File::open(path) {
             Ok(file) => lock.file = Some(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("open", path, error)),
+            Err(error) => return Err(cannot_open(path, error)),
         }
         lock.wait(FlockOperation::NonBlockingLockShared, host)?;
         Ok(Some(lock))
@@ -83,7 +83,7 @@ impl Lock {
         let file = match opened {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("open", path, error)),
+            Err(error) => return Err(cannot_open(path, error)),
         };
         let locked =
             rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
@@ -155,6 +155,12 @@ impl Drop for Lock {
         open.get_or_insert_default().remove(&self.path);
         CLOSED.notify_all();
     }
+}
+
+fn cannot_open(path: &Path, error: io::Error) -> Error {
+    let denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let error = failed("open", path, error);
+    if denied { error.with_hint(super::ANOTHER_STORE) } else { error }
 }
 
 /// Returns the path by which a lock file is known: one file has one, whatever links lead to it.

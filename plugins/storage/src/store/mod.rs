@@ -29,6 +29,10 @@ use diolkos_sdk::{Error, ErrorKind, Result};
 use self::driver::{Driver, Settings};
 use crate::config::StoreOptions;
 
+/// What to do about a store that is somebody else's.
+const ANOTHER_STORE: &str =
+    "name a store of your own: `containers-storage:[DRIVER@ROOT+RUNROOT]NAME`";
+
 /// A store; it may not be there yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
@@ -43,7 +47,10 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Unsupported`] for a driver that is not known here, and
     /// [`ErrorKind::InvalidInput`] for options that make no sense.
-    pub fn locate(options: StoreOptions) -> Result<Self> {
+    pub fn locate(mut options: StoreOptions) -> Result<Self> {
+        for path in [&mut options.root, &mut options.run_root] {
+            *path = std::path::absolute(&*path).map_err(|error| failed("open", path, error))?;
+        }
         let driver = Driver::choose(&options)?;
         let mut settings = Settings::parse(driver, &options.driver_options)?;
         if driver == Driver::Overlay && settings.mount_program.is_none() {
@@ -187,8 +194,8 @@ impl Store {
         };
         let root = self.root();
         for dir in [
-            root,
             &self.options.run_root,
+            root,
             &driver,
             &in_driver,
             &self.layers_dir(root),
@@ -199,9 +206,7 @@ impl Store {
                 if *dir == in_driver && self.driver == Driver::Overlay { 0o755 } else { 0o700 };
             match fs::DirBuilder::new().recursive(true).mode(mode).create(dir) {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    return Err(failed("mkdir", dir, error).with_hint(
-                        "name a store of your own: `containers-storage:[DRIVER@ROOT+RUNROOT]NAME`",
-                    ));
+                    return Err(failed("mkdir", dir, error).with_hint(ANOTHER_STORE));
                 }
                 made => made.map_err(|error| failed("mkdir", dir, error))?,
             }

@@ -11,12 +11,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use diolkos_formats::files;
-use diolkos_sdk::{Digest, Error, ErrorKind, Result};
+use diolkos_sdk::{Digest, Error, Result};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+
+use super::broken;
 
 /// The largest file of records that is read, in bytes.
 const MOST: u64 = 512 << 20;
@@ -228,8 +230,7 @@ impl<T: DeserializeOwned + Serialize> Records<T> {
     /// [`ErrorKind::Corrupt`] for what is no list of such records.
     pub fn read(path: &Path) -> Result<Self> {
         let wrong = |error: serde_json::Error| {
-            Error::new(ErrorKind::Corrupt, format!("{} makes no sense", path.display()))
-                .with_source(error)
+            broken(format!("{} makes no sense", path.display())).with_source(error)
         };
         let bytes = files::read_if_any(path, MOST)?.unwrap_or_default();
         if bytes.is_empty() {
@@ -282,6 +283,8 @@ pub(crate) fn now() -> String {
 
 #[cfg(test)]
 mod tests {
+    use diolkos_sdk::ErrorKind;
+
     use super::*;
 
     #[test]

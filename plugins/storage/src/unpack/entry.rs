@@ -5,6 +5,8 @@ use rustix::fs::Timespec;
 use tar_core::parse::ParsedEntry;
 use tar_core::{EntryType, PaxExtensions};
 
+/// Where in a header its type is.
+const TYPE: usize = 156;
 /// An extended attribute that is the host's business.
 const IGNORED: &[u8] = b"security.selinux";
 
@@ -54,6 +56,8 @@ impl Entry {
             let record = record.map_err(|error| wrong(&error.to_string()))?;
             let text = std::str::from_utf8(record.value_bytes()).ok();
             match record.key_bytes() {
+                // Says that there is none.
+                _ if record.value_bytes().is_empty() => {}
                 b"mtime" => {
                     modified = text.and_then(seconds).ok_or_else(|| wrong("a time is none"))?;
                 }
@@ -66,11 +70,11 @@ impl Entry {
         }
         let link =
             || parsed.link_target.clone().map(Vec::from).ok_or_else(|| wrong("it leads nowhere"));
-        let has_content = sparse.is_some() || parsed.entry_type == EntryType::Regular;
+        let is_old = parsed.header.as_bytes()[TYPE] == 0;
         let kind = match (parsed.entry_type, sparse) {
             (_, Some((map, size))) => Kind::Sparse(map, size),
             // Old archives have no other way to say so.
-            (EntryType::Regular, None) if parsed.path.ends_with(b"/") => Kind::Directory,
+            (EntryType::Regular, None) if is_old && parsed.path.ends_with(b"/") => Kind::Directory,
             (EntryType::Regular, None) => Kind::File,
             (EntryType::Directory, None) => Kind::Directory,
             (EntryType::Link, None) => Kind::HardLink(link()?),
@@ -87,6 +91,7 @@ impl Entry {
             }
             (other, None) => return Err(wrong(&format!("its type {other:?} is not known"))),
         };
+        let has_content = matches!(kind, Kind::File | Kind::Sparse(..));
         // The last number means "as it is" to the kernel.
         let id = |id: u64| match u32::try_from(id) {
             Ok(id) if id != u32::MAX => Ok(id),
@@ -104,7 +109,7 @@ impl Entry {
             xattrs: parsed
                 .xattrs
                 .iter()
-                .filter(|(name, _)| &**name != IGNORED)
+                .filter(|(name, value)| &**name != IGNORED && !value.is_empty())
                 .map(|(name, value)| (name.to_vec(), value.to_vec()))
                 .collect(),
         })
@@ -152,25 +157,18 @@ fn seconds(text: &str) -> Option<Timespec> {
 
 /// Returns the parts of a name without `.`, `..` and doubled slashes; `None` for the root itself.
 ///
-/// # Errors
-/// [`ErrorKind::Corrupt`] for a name that leads out of the tree. One that begins with a slash does
-/// not: that is the tree's root.
-pub(crate) fn clean(name: &[u8]) -> Result<Option<Vec<u8>>> {
+/// Nothing is above the root: a name that leads there is meant within the tree, as for a program
+/// whose root the tree is.
+pub(crate) fn clean(name: &[u8]) -> Option<Vec<u8>> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in name.split(|byte| *byte == b'/') {
         match part {
             b"" | b"." => {}
-            b".." => {
-                if parts.pop().is_none() && !name.starts_with(b"/") {
-                    let name = String::from_utf8_lossy(name);
-                    let message = format!("the layer's entry `{name}` is outside of the layer");
-                    return Err(Error::new(ErrorKind::Corrupt, message));
-                }
-            }
+            b".." => drop(parts.pop()),
             part => parts.push(part),
         }
     }
-    Ok((!parts.is_empty()).then(|| parts.join(&b'/')))
+    (!parts.is_empty()).then(|| parts.join(&b'/'))
 }
 
 #[cfg(test)]
@@ -192,17 +190,20 @@ mod tests {
 
     #[test]
     fn names_stay_within_the_tree() {
-        let clean = |name: &str| {
-            clean(name.as_bytes()).map(|it| it.map(|it| String::from_utf8(it).unwrap()))
-        };
-        for (name, meant) in
-            [("a/./b//", "a/b"), ("/a", "a"), ("/../a", "a"), ("a/../b", "b"), ("./a", "a")]
-        {
-            assert_eq!(clean(name).unwrap().as_deref(), Some(meant), "{name}");
+        let clean = |name: &str| clean(name.as_bytes()).map(|it| String::from_utf8(it).unwrap());
+        for (name, meant) in [
+            ("a/./b//", "a/b"),
+            ("/a", "a"),
+            ("/../a", "a"),
+            ("a/../b", "b"),
+            ("./a", "a"),
+            ("../a", "a"),
+            ("a/../../b", "b"),
+        ] {
+            assert_eq!(clean(name).as_deref(), Some(meant), "{name}");
         }
-        for name in [".", "./", "/", "", "a/.."] {
-            assert_eq!(clean(name).unwrap(), None, "{name}");
+        for name in [".", "./", "/", "", "a/..", ".."] {
+            assert_eq!(clean(name), None, "{name}");
         }
-        assert_eq!(clean("a/../../b").unwrap_err().kind(), ErrorKind::Corrupt);
     }
 }

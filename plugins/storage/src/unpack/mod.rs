@@ -227,11 +227,16 @@ impl Unpacker {
                 self.state = State::Tail;
                 return Ok(Ok(consumed));
             }
-            ParseEvent::GlobalExtensions { consumed, .. } => {
+            ParseEvent::GlobalExtensions { consumed, pax_data } => {
+                // The headers end with that one.
+                let length = (pax_data.len() as u64).next_multiple_of(BLOCK) + BLOCK;
+                let begin = consumed - usize::try_from(length).unwrap_or(consumed).min(consumed);
+                let name = bytes[begin..].iter().take(100).copied().take_while(|byte| *byte != 0);
+                let name: Vec<u8> = name.collect();
                 self.pending.extend_from_slice(&bytes[..consumed]);
                 self.flush()?;
-                self.name(b"pax_global_header")?;
-                self.split.file(b"pax_global_header", 0, None).map_err(cannot_split)?;
+                self.name(&name)?;
+                self.split.file(&name, 0, None).map_err(cannot_split)?;
                 return Ok(Ok(consumed));
             }
             ParseEvent::Entry { consumed, entry } => {
@@ -251,7 +256,7 @@ impl Unpacker {
     /// Notes a name.
     fn name(&mut self, name: &[u8]) -> Result<()> {
         // With and without a slash in front they count as two, as for the library.
-        let cleaned = (name.starts_with(b"/"), clean(name)?);
+        let cleaned = (name.starts_with(b"/"), clean(name));
         if self.seen.insert(self.hashes.hash_one(&cleaned)) {
             return Ok(());
         }

@@ -73,7 +73,7 @@ impl Tree {
 
     /// Makes what an entry says, but for the content that follows.
     pub fn make(&mut self, entry: Entry) -> Result<Content> {
-        let Some(name) = clean(&entry.name)? else { return self.root(entry) };
+        let Some(name) = clean(&entry.name) else { return self.root(entry) };
         let (parent, base) = split(&name);
         let is_whiteout = base.starts_with(WHITEOUT) && self.rules.whiteouts != Whiteouts::Files;
         let dir = match self.directory(parent, true) {
@@ -112,7 +112,7 @@ impl Tree {
             Kind::Directory => rustix::fs::mkdirat(&*dir, base, Mode::from_raw_mode(0o700)),
             Kind::Symlink(target) => rustix::fs::symlinkat(target.as_slice(), &*dir, base),
             Kind::HardLink(target) => {
-                let target = clean(target)?.ok_or_else(|| self.error(&name, Errno::PERM))?;
+                let target = clean(target).ok_or_else(|| self.error(&name, Errno::PERM))?;
                 let (target_parent, target_base) = split(&target);
                 let from = self.directory(target_parent, false);
                 from.and_then(|from| {
@@ -147,10 +147,10 @@ impl Tree {
     /// Does what there is to do for the root itself. Overlay leaves its root as it is, for `.`.
     fn root(&mut self, entry: Entry) -> Result<Content> {
         let is_dot = !entry.name.starts_with(b"/");
-        if entry.kind != Kind::Directory {
-            return Err(Error::new(ErrorKind::Corrupt, "the layer's root is no directory"));
-        }
         if self.rules.whiteouts == Whiteouts::Remove || !is_dot {
+            if entry.kind != Kind::Directory {
+                return Err(Error::new(ErrorKind::Corrupt, "the layer's root is no directory"));
+            }
             let root =
                 rustix::fs::openat(&self.root, ".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
                     .map_err(|error| self.error(b".", error))?;
@@ -330,16 +330,21 @@ impl Tree {
 
     /// Gives what is no regular file what else it has; directories get their times at the end.
     fn attributes(&mut self, dir: &OwnedFd, name: &[u8], base: &[u8], entry: &Entry) -> Result<()> {
-        self.chown(dir, name, base, entry)?;
-        let is_symlink = match &entry.kind {
-            Kind::Symlink(_) => true,
-            // It may be another name of one.
+        let (is_symlink, is_owned) = match &entry.kind {
+            Kind::Symlink(_) => (true, false),
             Kind::HardLink(_) => {
                 let found = rustix::fs::statat(dir, base, AtFlags::SYMLINK_NOFOLLOW);
-                kind_of(&found.map_err(|error| self.error(name, error))?) == FileType::Symlink
+                let found = found.map_err(|error| self.error(name, error))?;
+                let is_owned = (found.st_uid, found.st_gid) == (entry.uid, entry.gid);
+                // It may be another name of a link.
+                (kind_of(&found) == FileType::Symlink, is_owned)
             }
-            _ => false,
+            _ => (false, false),
         };
+        // The file's capabilities go with every change of owner, and this entry may not repeat them.
+        if !is_owned {
+            self.chown(dir, name, base, entry)?;
+        }
         if !is_symlink {
             rustix::fs::chmodat(dir, base, Mode::from_raw_mode(entry.mode), AtFlags::empty())
                 .map_err(|error| self.error(name, error))?;
