@@ -41,12 +41,11 @@ pub(crate) fn commit(destination: &StorageDestination, top: &TopLevel) -> Result
         let layers = wanted(&image, &state.layers)?;
         (image, layers)
     };
-    let staging = destination.staging()?;
     let id = reference.id.clone().unwrap_or_else(|| image.id.clone());
     let top_layer = layers.last().map(|layer| layer.id.as_str()).unwrap_or_default();
     let mut tries = 0;
     let (mut writing, new) = loop {
-        let new = Preparation::new(store, host, &staging)?.run(&layers)?;
+        let new = Preparation::new(destination)?.run(&layers)?;
         let writing = store.write(host)?;
         match missing(store, &writing, &layers, &new, host)? {
             None => break (writing, new),
@@ -64,9 +63,13 @@ pub(crate) fn commit(destination: &StorageDestination, top: &TopLevel) -> Result
         }
     }
     let ids: Vec<String> = new.iter().map(|layer| layer.layer.id.clone()).collect();
-    writing.add(new, &staging.trees)?;
+    if !new.is_empty() {
+        writing.add(new, &destination.staging()?.trees)?;
+    }
     if let Err(error) = image.write(store, &id, top_layer, host) {
-        let _ = writing.remove(&ids, &staging.trees);
+        if !ids.is_empty() {
+            let _ = writing.remove(&ids, &destination.staging()?.trees);
+        }
         return Err(error);
     }
     host.debug(format!("wrote image {id} and {} layers", ids.len()));
@@ -131,15 +134,17 @@ fn wanted(image: &NewImage, origins: &HashMap<Digest, Origin>) -> Result<Vec<Wan
 struct Preparation<'a> {
     store: &'a Store,
     host: &'a Host,
-    staging: &'a Staging,
+    destination: &'a StorageDestination,
     known: Layers,
     /// Trees and tar-splits of this image, by diff ID, for layers that it has twice.
     trees: HashMap<Digest, (PathBuf, PathBuf)>,
 }
 
 impl<'a> Preparation<'a> {
-    fn new(store: &'a Store, host: &'a Host, staging: &'a Staging) -> Result<Self> {
-        Ok(Self { store, host, staging, known: store.layers(host)?, trees: HashMap::new() })
+    fn new(destination: &'a StorageDestination) -> Result<Self> {
+        let (store, host) = (&*destination.reference.store, &destination.host);
+        let known = store.layers(host)?;
+        Ok(Self { store, host, destination, known, trees: HashMap::new() })
     }
 
     fn run(mut self, layers: &[Wanted]) -> Result<Vec<NewLayer>> {
@@ -173,11 +178,12 @@ impl<'a> Preparation<'a> {
                 has_root: unpacked.has_root,
             });
         }
+        let staging = self.destination.staging()?;
         let tree = match self.store.driver() {
-            Driver::Overlay => self.staging.tree()?,
-            Driver::Vfs => self.copy_of_parent(layer, below)?,
+            Driver::Overlay => staging.tree()?,
+            Driver::Vfs => self.copy_of_parent(layer, below, &staging)?,
         };
-        let tar_split = self.staging.files.next();
+        let tar_split = staging.files.next();
         let unpacker = Unpacker::new(&tree, &tar_split, self.store.rules())?;
         let unpacked = if let Some(Content::Archive(path)) = staged.map(|it| &it.content) {
             let mut file = File::open(path).map_err(|error| failed("open", path, error))?;
@@ -232,16 +238,21 @@ impl<'a> Preparation<'a> {
     }
 
     /// Makes a tree that begins as a copy of the one below.
-    fn copy_of_parent(&self, layer: &Wanted, below: Option<&NewLayer>) -> Result<PathBuf> {
+    fn copy_of_parent(
+        &self,
+        layer: &Wanted,
+        below: Option<&NewLayer>,
+        staging: &Staging,
+    ) -> Result<PathBuf> {
         let below = match (layer.parent.as_str(), below) {
-            ("", _) => return self.staging.tree(),
+            ("", _) => return staging.tree(),
             (parent, Some(below)) if below.layer.id == parent => below.tree.clone(),
             (parent, _) => {
                 let found = self.known.find(parent).ok_or_else(|| gone(parent))?;
                 self.store.tree(&found.home, parent)
             }
         };
-        let tree = self.staging.trees.next();
+        let tree = staging.trees.next();
         DirBuilder::new()
             .mode(0o700)
             .create(&tree)
@@ -353,7 +364,7 @@ impl NewImage {
         let at = images.0.iter().position(|record| record.value.id == id);
         let mut image = match at {
             Some(at) => {
-                let image = images.0.remove(at).value;
+                let image = images.0[at].value.clone();
                 image.may_be_changed()?;
                 if image.top_layer != top_layer {
                     let message = format!(
@@ -367,17 +378,20 @@ impl NewImage {
             }
             None => self.first(store, id, top_layer, host)?,
         };
-        let is_new = at.is_none();
         let written = self.files(&mut image, &dir).and_then(|()| {
             image.metadata.clone_from(&self.metadata);
             if let Some(name) = &self.name {
-                take_name(&mut image, &name.to_string(), &mut images);
+                take_name(&mut image, &name.to_string(), at, &mut images);
             }
-            images.0.insert(at.unwrap_or(images.0.len()), Record::new(image));
+            match at {
+                Some(at) if images.0[at].value == image => return Ok(()),
+                Some(at) => *images.0[at].change() = image,
+                None => images.0.push(Record::new(image)),
+            }
             lock.record_write()?;
             images.write(&path)
         });
-        if written.is_err() && is_new {
+        if written.is_err() && at.is_none() {
             let _ = fs::remove_dir_all(&dir);
         }
         written
@@ -411,7 +425,10 @@ impl NewImage {
     fn files(&self, image: &mut Image, dir: &std::path::Path) -> Result<()> {
         make_private(dir)?;
         for (key, bytes, digest) in &self.data {
-            replace(&big_data::path(dir, key), bytes)?;
+            // What is there already need not be written to disk again.
+            if big_data::read(dir, key).ok().flatten().as_ref() != Some(bytes) {
+                replace(&big_data::path(dir, key), bytes)?;
+            }
             if !image.big_data_names.contains(key) {
                 image.big_data_names.push(key.clone());
             }
@@ -426,10 +443,10 @@ impl NewImage {
     }
 }
 
-/// Gives an image a name, which no other keeps.
-fn take_name(image: &mut Image, name: &str, others: &mut Records<Image>) {
-    for other in &mut others.0 {
-        if other.value.names.iter().any(|it| it == name) {
+/// Gives an image a name, which no other keeps; its own old record is `at`.
+fn take_name(image: &mut Image, name: &str, at: Option<usize>, others: &mut Records<Image>) {
+    for (index, other) in others.0.iter_mut().enumerate() {
+        if Some(index) != at && other.value.names.iter().any(|it| it == name) {
             other.change().names.retain(|it| it != name);
         }
     }
