@@ -227,7 +227,7 @@ impl<T: DeserializeOwned + Serialize> Records<T> {
     /// Reads a file; one that is not there has no records.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`] for what is no list of such records.
+    /// [`Corrupt`](diolkos_sdk::ErrorKind::Corrupt) for what is no list of such records.
     pub fn read(path: &Path) -> Result<Self> {
         let wrong = |error: serde_json::Error| {
             broken(format!("{} makes no sense", path.display())).with_source(error)
