@@ -352,6 +352,9 @@ fn writers_of_ours_and_podman_lose_nothing_of_each_other() {
                 }
             }
         }
+        if podman().args(["system", "check", "--help"]).run().stdout.contains("--repair") {
+            podman().args(["system", "check"]).succeed();
+        }
         for n in [1, 2] {
             let name = store.reference(&format!("localhost/ours{n}:9"));
             Store::copy(&home, &name, &format!("oci:back{n}:1"));
@@ -760,4 +763,82 @@ fn an_artifact_that_is_no_image_never_gets_into_the_store() {
     copy.run().expect_code(1).expect_words(&["unsupported image-specific operation on artifact"]);
     assert_eq!(store.images().len() + store.layers().len(), 0);
     assert_eq!(store.unsound(), Vec::<String>::new());
+}
+
+#[test]
+fn names_move_and_are_remembered_as_with_skopeo() {
+    if !require_root() || require("skopeo").is_none() {
+        return;
+    }
+    let home = Home::new();
+    busy_image(&home, 10);
+    busy_image(&home, 20);
+    let (ours, theirs) = (Store::new(&home, "vfs", "ours"), Store::new(&home, "vfs", "theirs"));
+    for (source, name) in [
+        ("oci:in10:1", "localhost/a:1"),
+        ("oci:in10:1", "localhost/a:2"),
+        ("oci:in20:1", "localhost/a:1"),
+        ("oci:in10:1", "localhost/b:1"),
+        ("oci:in10:1", "localhost/a:1"),
+    ] {
+        Store::copy(&home, source, &ours.reference(name));
+        skopeo(&home).args([source, &theirs.reference(name)]).succeed();
+        assert_eq!(ours.images(), theirs.images(), "{source} {name}");
+    }
+    assert_eq!(timeless(ours.layers()), timeless(theirs.layers()));
+}
+
+#[test]
+fn a_layer_that_was_pulled_by_parts_is_read_where_its_diff_id_is_known() {
+    if !require_root() {
+        return;
+    }
+    let home = Home::new();
+    let store = Store::new(&home, "overlay", "store");
+    busy_image(&home, 10);
+    Store::copy(&home, "oci:in10:1", &store.reference("localhost/a:1"));
+    let file = store.root.join("overlay-layers/layers.json");
+    let mut layers = store.layers();
+    for layer in &mut layers {
+        let layer = layer.as_object_mut().unwrap();
+        let diff_id = layer.remove("diff-digest").unwrap();
+        layer.insert("toc-digest".into(), diff_id.clone());
+        layer.insert("diff-size".into(), json!(-1));
+        layer.insert("flags".into(), json!({"expected-layer-diffid": diff_id}));
+    }
+    fs::write(&file, json!(layers).to_string()).unwrap();
+    Store::copy(&home, &store.reference("localhost/a:1"), "oci:out:1");
+    assert_eq!(Layout::new(home.path("out")).unsound().unwrap(), Vec::<String>::new());
+    for layer in &mut layers {
+        layer.as_object_mut().unwrap().remove("flags");
+    }
+    fs::write(&file, json!(layers).to_string()).unwrap();
+    let mut copy = Store::copying(&home, &store.reference("localhost/a:1"), "oci:out:2");
+    copy.run().expect_code(1).expect_words(&["its diff ID is not known", "pull the image again"]);
+}
+
+#[test]
+fn images_that_are_kept_apart_from_containers_are_read() {
+    if !require_root() {
+        return;
+    }
+    let home = Home::new();
+    let store = Store::new(&home, "overlay", "store");
+    busy_image(&home, 10);
+    Store::copy(&home, "oci:in10:1", &store.reference("localhost/a:1"));
+    // As a store has it with `imagestore`: of layers, only the tar-splits are in its own directory.
+    let apart = home.path("apart");
+    fs::create_dir_all(apart.join("overlay-layers")).unwrap();
+    for name in ["overlay", "overlay-images", "overlay-layers/layers.json"] {
+        fs::rename(store.root.join(name), apart.join(name)).unwrap();
+    }
+    let text = format!(
+        "[storage]\ndriver='overlay'\ngraphroot='{}'\nimagestore='{}'\n",
+        store.root.display(),
+        apart.display()
+    );
+    fs::write(home.path("storage.conf"), text).unwrap();
+    let mut copy = Store::copying(&home, "containers-storage:localhost/a:1", "oci:out:1");
+    copy.env("CONTAINERS_STORAGE_CONF", home.path("storage.conf")).succeed();
+    assert_eq!(Layout::new(home.path("out")).unsound().unwrap(), Vec::<String>::new());
 }

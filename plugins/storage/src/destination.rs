@@ -20,7 +20,7 @@ use diolkos_sdk::{
     Signature, TopLevel, source_manifest, unpacked_layers,
 };
 
-use crate::manifest::{Manifest, TYPES};
+use crate::manifest::{Config, Manifest, TYPES};
 use crate::reference::StorageRef;
 use crate::source::Assembled;
 use crate::store::Store;
@@ -310,6 +310,8 @@ impl BlobWriter for ConfigWriter {
     }
 
     fn finish(self: Box<Self>, sums: &BlobSums) -> Result<()> {
+        // Before the image is whole, so that nothing is done for one that cannot be kept.
+        Config::parse(&self.bytes)?;
         lock(&self.state).configs.insert(sums.digest.clone(), self.bytes);
         Ok(())
     }
