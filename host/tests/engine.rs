@@ -276,6 +276,29 @@ fn a_failed_copy_leaves_the_old_image() {
 }
 
 #[test]
+fn a_commit_that_met_with_somebody_elses_changes_is_tried_again_a_few_times() {
+    for (conflicts, works) in [(1, true), (3, true), (4, false)] {
+        let image = Image::sample(OCI, 300 + conflicts);
+        let conflict = Rule::new(Call::Commit, Fault::Fails(ErrorKind::Conflict));
+        let faults = Faults::new().with(conflict.times(conflicts.into()));
+        let bench = Bench::new(Faults::new(), faults.clone()).with_image(&image);
+        let result = bench.copy(&CopyRequest::default());
+        assert_eq!(result.is_ok(), works, "{conflicts}: {result:?}");
+        if works {
+            bench.assert_arrived(&image);
+        } else {
+            assert_eq!(result.unwrap_err().kind(), ErrorKind::Conflict);
+            bench.assert_nothing_arrived();
+        }
+    }
+    // Before the commit it is no such thing.
+    let faults =
+        Faults::new().with(Rule::new(Call::Finish, Fault::Fails(ErrorKind::Conflict)).times(1));
+    let bench = Bench::new(Faults::new(), faults).with_image(&Image::sample(OCI, 310));
+    assert_eq!(bench.copy(&CopyRequest::default()).unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[test]
 fn passing_failures_are_tried_again_as_often_as_the_user_wants() {
     let request =
         CopyRequest { retry_times: 2, retry_delay: Some(Duration::ZERO), ..CopyRequest::default() };

@@ -16,7 +16,8 @@ use crate::{Destination, Result};
 /// The extension's name.
 pub const NAME: &str = "diolkos.unpacked-layers/1";
 
-/// Asks a destination whether it wants them so. Asked once, before the first blob.
+/// Asks a destination whether it wants them so. Asked before the first blob, and perhaps
+/// again.
 pub fn is_wanted(destination: &dyn Destination) -> bool {
     matches!(destination.extension(NAME, b""), Some(Ok(_)))
 }

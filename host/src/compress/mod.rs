@@ -89,7 +89,8 @@ fn read_full(input: &mut dyn Read, buffer: &mut [u8]) -> Result<usize> {
     Ok(filled)
 }
 
-/// Decompresses a small blob in memory.
+/// Decompresses a small blob in memory, whatever its size becomes: for bytes of our own, such as the
+/// layer that conversions put in.
 ///
 /// # Errors
 /// [`ErrorKind::Corrupt`] for what its own first bytes promise and the rest does not keep.

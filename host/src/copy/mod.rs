@@ -88,7 +88,7 @@ pub fn run(
     let result = loop {
         let mut committing = false;
         match copy(request, source, destination, policy, &cache, progress, &mut committing) {
-            // Somebody removed what the image was to rest on; what has come is there.
+            // Somebody removed what the image was to rest on; now that is seen to be missing.
             Err(error)
                 if committing && error.kind() == ErrorKind::Conflict && tries < CONFLICTS =>
             {

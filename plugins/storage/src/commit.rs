@@ -45,7 +45,18 @@ pub(crate) fn commit(destination: &StorageDestination, top: &TopLevel) -> Result
     let top_layer = layers.last().map(|layer| layer.id.as_str()).unwrap_or_default();
     let mut tries = 0;
     let (mut writing, new) = loop {
-        let new = Preparation::new(destination)?.run(&layers)?;
+        let mut preparation = Preparation::new(destination)?;
+        let new = match preparation.run(&layers) {
+            Ok(new) => new,
+            // It was read while somebody removed it.
+            Err(error) => match preparation.known.without(&store.layers(host)?) {
+                Some(_) if tries < TRIES && error.kind() != ErrorKind::Cancelled => {
+                    tries += 1;
+                    continue;
+                }
+                _ => return Err(error),
+            },
+        };
         let writing = store.write(host)?;
         match missing(store, &writing, &layers, &new, host)? {
             None => break (writing, new),
@@ -147,7 +158,7 @@ impl<'a> Preparation<'a> {
         Ok(Self { store, host, destination, known, trees: HashMap::new() })
     }
 
-    fn run(mut self, layers: &[Wanted]) -> Result<Vec<NewLayer>> {
+    fn run(&mut self, layers: &[Wanted]) -> Result<Vec<NewLayer>> {
         let mut new: Vec<NewLayer> = Vec::new();
         for layer in layers {
             self.host.check_cancelled()?;
@@ -257,7 +268,7 @@ impl<'a> Preparation<'a> {
             .mode(0o700)
             .create(&tree)
             .map_err(|error| failed("mkdir", &tree, error))?;
-        copy_tree(&below, &tree, self.host)?;
+        copy_tree(&below, &tree, self.store.is_confined(), self.host)?;
         Ok(tree)
     }
 
@@ -424,11 +435,17 @@ impl NewImage {
 
     fn files(&self, image: &mut Image, dir: &std::path::Path) -> Result<()> {
         make_private(dir)?;
-        for (key, bytes, digest) in &self.data {
+        // Last those that are another manifest's until now, so that a failure leaves that whole.
+        let is_shared = |key: &str| matches!(key, MANIFEST | SIGNATURES);
+        let (last, first): (Vec<_>, Vec<_>) =
+            self.data.iter().partition(|(key, ..)| is_shared(key));
+        for (key, bytes, _) in first.into_iter().chain(last) {
             // What is there already need not be written to disk again.
             if big_data::read(dir, key).ok().flatten().as_ref() != Some(bytes) {
                 replace(&big_data::path(dir, key), bytes)?;
             }
+        }
+        for (key, bytes, digest) in &self.data {
             if !image.big_data_names.contains(key) {
                 image.big_data_names.push(key.clone());
             }
@@ -466,3 +483,6 @@ fn make_private(dir: &std::path::Path) -> Result<()> {
         .create(dir)
         .map_err(|error| failed("mkdir", dir, error))
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,7 @@ const SYSTEM_ROOT: &str = "/var/lib/containers/storage";
 const SYSTEM_RUN_ROOT: &str = "/run/containers/storage";
 
 /// The variables and directories that a store is found by. A variable that is set to nothing counts
-/// as not set.
+/// as not set, but for `STORAGE_OPTS`, which then says that there are no options.
 #[derive(Clone, Debug)]
 pub(crate) struct Places {
     /// All of the environment that counts, by name.
@@ -50,7 +50,7 @@ impl Places {
     pub fn of_this_process() -> Self {
         let variables: BTreeMap<String, String> = env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(_, value)| !value.is_empty())
+            .filter(|(name, value)| !value.is_empty() || name == "STORAGE_OPTS")
             .collect();
         // Who entered a user namespace is root in it, and says there who it was outside.
         let outside = variables.get("_CONTAINERS_ROOTLESS_UID").and_then(|uid| uid.parse().ok());
@@ -306,7 +306,8 @@ impl Merged {
         }
         let mut driver_options = self.driver_options();
         if let Some(given) = places.get("STORAGE_OPTS") {
-            driver_options = given.split(',').map(str::to_owned).collect();
+            let given = given.split(',').filter(|_| !given.is_empty());
+            driver_options = given.map(str::to_owned).collect();
         }
         Ok(StoreOptions {
             driver,
@@ -453,6 +454,9 @@ pub(crate) mod tests {
         assert_eq!(found.driver.as_deref(), Some("vfs"));
         assert_eq!(found.driver_options, ["vfs.ignore_chown_errors=true", "vfs.sync=none"]);
         assert!(found.transient);
+        write(conf.clone(), "[storage.options]\nmountopt='nodev'\n");
+        places.variables.insert("STORAGE_OPTS".into(), String::new());
+        assert!(StoreOptions::load(&places).unwrap().driver_options.is_empty());
         fs::remove_file(conf).unwrap();
         assert!(StoreOptions::load(&places).unwrap_err().message().contains("my.conf"));
     }

@@ -146,11 +146,24 @@ pub(crate) fn read_containers(path: &Path) -> Result<Vec<Container>> {
     Ok(found.unwrap_or_default())
 }
 
-/// Tells whether a layer is mounted, where programs mount them.
+/// Tells whether a layer is mounted, where programs mount them. Those in another mount namespace do
+/// not show.
 fn is_mounted(store: &Store, layer: &str) -> bool {
     let merged = store.tree(store.root(), layer).with_file_name("merged");
     let merged = merged.canonicalize().unwrap_or(merged);
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let path = merged.display().to_string();
+    let path = escaped(&path);
     mounts.lines().any(|line| line.split(' ').nth(4) == Some(&*path))
+}
+
+/// Writes a path as `/proc/self/mountinfo` has it: see proc(5).
+fn escaped(path: &str) -> String {
+    let escape = |byte| format!("\\{byte:03o}");
+    path.chars()
+        .map(|c| match c {
+            ' ' | '\t' | '\n' | '\\' => escape(u32::from(c)),
+            c => c.into(),
+        })
+        .collect()
 }

@@ -201,6 +201,7 @@ impl Destination for StorageDestination {
                 continue;
             }
             let layer = &layer.layer;
+            let Some(diff_id) = &layer.diff_id else { continue };
             let known = if by_diff_id.is_some() { layer.diff_size } else { layer.blob_size };
             let known = u64::try_from(known).ok();
             if is_blob && size.is_some() && size != known {
@@ -209,7 +210,7 @@ impl Destination for StorageDestination {
             if is_blob {
                 size = size.or(known);
             }
-            found.clone_from(&layer.diff_id);
+            found = Some(diff_id.clone());
             break;
         }
         let (Some(diff_id), Some(size)) = (found, size) else { return Ok(None) };

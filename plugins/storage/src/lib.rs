@@ -1,7 +1,7 @@
 //! The `containers-storage:` transport: images in the store that podman, buildah and CRI-O share.
 //!
 //! The store is read and written in place, at the same time as those programs do, under their locks
-//! and in their order. What of it is not known is refused before anything is changed.
+//! and in their order. What of it is not known is refused before any record is changed.
 //!
 //! - [`config`]: which store is meant: storage.conf and the environment.
 //! - [`mod@reference`]: what follows `containers-storage:`, and its names in policies.

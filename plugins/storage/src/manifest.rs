@@ -1,11 +1,16 @@
 //! What of manifests and configs the store needs to know.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::marker::PhantomData;
 
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{Descriptor, Digest, Error, ErrorKind, Result};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::value::MapDeserializer;
+use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 
 use crate::store::records::or_default;
 
@@ -99,17 +104,18 @@ impl Manifest {
 }
 
 /// An image's config, as far as the programs that share the store read it: one value of a type that
-/// they do not expect, and they cannot list a single image any more.
+/// they do not expect, and they cannot list a single image any more. Its keys are read as
+/// [`AnyCase`], and therefore stand here in lower case.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Config {
     created: Option<String>,
-    rootfs: Option<Rootfs>,
+    rootfs: Option<AnyCase<Rootfs>>,
     #[serde(flatten)]
     _texts: Texts,
     #[serde(rename = "config")]
-    _defaults: Option<Defaults>,
-    history: Option<Vec<Step>>,
+    _defaults: Option<AnyCase<Defaults>>,
+    history: Option<Vec<AnyCase<Step>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -141,25 +147,25 @@ struct Rootfs {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Defaults {
-    #[serde(rename = "User")]
+    #[serde(rename = "user")]
     _user: Option<String>,
-    #[serde(rename = "ExposedPorts")]
+    #[serde(rename = "exposedports")]
     _exposed_ports: Option<BTreeMap<String, Anything>>,
-    #[serde(rename = "Env")]
+    #[serde(rename = "env")]
     _env: Option<Vec<String>>,
-    #[serde(rename = "Entrypoint")]
+    #[serde(rename = "entrypoint")]
     _entrypoint: Option<Vec<String>>,
-    #[serde(rename = "Cmd")]
+    #[serde(rename = "cmd")]
     _cmd: Option<Vec<String>>,
-    #[serde(rename = "Volumes")]
+    #[serde(rename = "volumes")]
     _volumes: Option<BTreeMap<String, Anything>>,
-    #[serde(rename = "WorkingDir")]
+    #[serde(rename = "workingdir")]
     _working_dir: Option<String>,
-    #[serde(rename = "Labels")]
+    #[serde(rename = "labels")]
     _labels: Option<HashMap<String, String>>,
-    #[serde(rename = "StopSignal")]
+    #[serde(rename = "stopsignal")]
     _stop_signal: Option<String>,
-    #[serde(rename = "ArgsEscaped")]
+    #[serde(rename = "argsescaped")]
     _args_escaped: Option<bool>,
 }
 
@@ -180,6 +186,40 @@ struct Step {
     _empty_layer: Option<bool>,
 }
 
+/// An object whose keys count whatever their case, as they do for programs in Go.
+#[derive(Debug)]
+struct AnyCase<T>(T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for AnyCase<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fold(PhantomData))
+    }
+}
+
+struct Fold<T>(PhantomData<T>);
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for Fold<T> {
+    type Value = AnyCase<T>;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut values: BTreeMap<String, Box<RawValue>> = BTreeMap::new();
+        while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
+            // To upper case first: there are letters with no lower case but one that is another's.
+            if values.insert(key.to_uppercase().to_lowercase(), value).is_some() {
+                // Which of them counts is for each reader to say.
+                return Err(A::Error::custom(format!("`{key}` is there twice")));
+            }
+        }
+        let pairs = values.iter().map(|(key, value)| (key.as_str(), &**value));
+        let read = T::deserialize(MapDeserializer::<_, serde_json::Error>::new(pairs));
+        read.map(AnyCase).map_err(A::Error::custom)
+    }
+}
+
 impl Config {
     /// Parses it.
     ///
@@ -191,9 +231,9 @@ impl Config {
                            image configuration";
             Error::new(ErrorKind::Unsupported, message).with_source(source)
         };
-        let config: Self =
-            serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
-        let steps = config.history.iter().flatten().filter_map(|step| step.created.as_deref());
+        let AnyCase(config) = serde_json::from_slice::<AnyCase<Self>>(bytes)
+            .map_err(|error| wrong(error.to_string()))?;
+        let steps = config.history.iter().flatten().filter_map(|step| step.0.created.as_deref());
         for text in steps.chain(config.created.as_deref()) {
             if time(text).is_none() {
                 return Err(wrong(format!("`{text}` is no time")));
@@ -210,7 +250,7 @@ impl Config {
 
     /// Checks a layer's diff ID against what the config says, if it says any.
     pub fn check_diff_id(&self, index: usize, blob: &Digest, diff_id: &Digest) -> Result<()> {
-        let said = self.rootfs.as_ref().and_then(|it| it.diff_ids.as_deref()).unwrap_or_default();
+        let said = self.rootfs.as_ref().and_then(|it| it.0.diff_ids.as_deref()).unwrap_or_default();
         if said.iter().all(String::is_empty) {
             return Ok(());
         }
@@ -251,6 +291,10 @@ fn time(text: &str) -> Option<String> {
     let zone = if fraction.is_empty() { rest } else { &rest[fraction.len() + 1..] };
     let is_time = fits(begin, "0000-00-00T00:00:00")
         && ["Z", "+00:00", "-00:00"].iter().any(|form| fits(zone, form))
+        // Nor leap seconds, nor zones more than a day away.
+        && !begin.ends_with(":60")
+        && zone.get(1..3).is_none_or(|hours| hours < "24")
+        && zone.get(4..6).is_none_or(|minutes| minutes < "60")
         && text.parse::<Timestamp>().is_ok();
     is_time.then(|| match fraction.trim_end_matches('0') {
         "" => format!("{begin}{zone}"),
@@ -277,6 +321,10 @@ mod tests {
             "2024-05-06T07:08:09z",
             "2024-05-06T07:08:09.Z",
             "2024-05-06T25:08:09Z",
+            "2024-12-31T23:59:60Z",
+            "2024-05-06T07:08:09+24:00",
+            "2024-05-06T07:08:09-25:00",
+            "2024-05-06T07:08:09+01:60",
             "2024-05-06T07:08:09+2:00",
             "2024-05-06T07:08:09",
             "yesterday",
@@ -288,14 +336,22 @@ mod tests {
 
     #[test]
     fn a_config_that_others_could_not_read_is_none() {
-        let sound = r#"{"created":"2024-05-06T07:08:09Z","config":{"Env":null,"Labels":{"a":"b"},"ExposedPorts":{"80/tcp":{}}},"rootfs":{"type":"layers","diff_ids":[]},"history":[{"created_by":"x","empty_layer":true}],"os":"linux","odd":1}"#;
+        let sound = r#"{"Created":"2024-05-06T07:08:09Z","config":{"Env":null,"Labels":{"a":"b","A":"b"},"ExposedPorts":{"80/tcp":{}}},"rootfs":{"type":"layers","diff_ids":[]},"history":[{"created_by":"x","empty_layer":true}],"os":"linux","odd":1}"#;
         assert_eq!(
             Config::parse(sound.as_bytes()).unwrap().created().unwrap(),
             "2024-05-06T07:08:09Z"
         );
         for text in [
             r#"{"config":{"Labels":{"a":1}}}"#,
+            r#"{"config":{"labels":{"a":1}}}"#,
+            r#"{"config":{"Label\u017f":{"a":1}}}"#,
+            r#"{"CONFIG":{"Env":1}}"#,
+            r#"{"config":{"Env":1,"Env":[]}}"#,
             r#"{"architecture":5}"#,
+            r#"{"Architecture":5}"#,
+            r#"{"os":"linux","OS":"linux"}"#,
+            r#"{"Created":"yesterday"}"#,
+            r#"{"history":[{"CREATED":"x"}]}"#,
             r#"{"created":"yesterday"}"#,
             r#"{"created":"-000001-01-01T00:00:00Z"}"#,
             r#"{"history":"x"}"#,

@@ -104,7 +104,8 @@ fn expand(store: &Store, start: &str) -> Result<Option<String>> {
     }
     // Names have no whole image behind them while a reference is parsed; nothing waits here long.
     let images = store.images(&Host::silent())?;
-    let mut found = images.iter().map(|found| &found.image.id).filter(|id| id.starts_with(start));
+    let ids = images.iter().map(|found| &found.image.id).filter(|id| is_id(id));
+    let mut found = ids.filter(|id| id.starts_with(start));
     let first = found.next().cloned();
     Ok(first.filter(|first| found.all(|other| other == first)))
 }

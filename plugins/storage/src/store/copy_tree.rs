@@ -10,29 +10,52 @@ use std::path::{Path, PathBuf};
 use diolkos_formats::files::failed;
 use diolkos_sdk::{Host, Result};
 use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps};
+use rustix::io::Errno;
 
 /// Copies what is in one directory into another, which is there and empty, and gives that the
-/// first's mode, owner and times. Hard links within the tree stay hard links.
-pub(crate) fn copy_tree(from: &Path, to: &Path, host: &Host) -> Result<()> {
-    Copier { links: HashMap::new(), host }.directory(from, to)
+/// first's mode, owner and times. Hard links within the tree stay hard links. Where the process
+/// `is_confined`, attributes that it may not set are left out, as they are when layers are unpacked.
+pub(crate) fn copy_tree(from: &Path, to: &Path, is_confined: bool, host: &Host) -> Result<()> {
+    let mut copier = Copier { todo: Vec::new(), links: HashMap::new(), is_confined };
+    copier.todo.push(Step::Enter(from.to_owned(), to.to_owned()));
+    // No recursion, since trees may be deeper than stacks.
+    while let Some(step) = copier.todo.pop() {
+        host.check_cancelled()?;
+        match step {
+            Step::Enter(from, to) => copier.directory(from, to)?,
+            Step::Leave(from, to) => {
+                let found = fs::symlink_metadata(&from).map_err(|it| failed("stat", &from, it))?;
+                attributes(&from, &to, &found, is_confined)?;
+            }
+        }
+    }
+    Ok(())
 }
 
-struct Copier<'a> {
+/// What is still to be done with a directory; the copy has been made, and is empty at first.
+enum Step {
+    Enter(PathBuf, PathBuf),
+    /// All that is in it is there: then come its times.
+    Leave(PathBuf, PathBuf),
+}
+
+struct Copier {
+    todo: Vec<Step>,
     /// Files with more than one name, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
-    host: &'a Host,
+    is_confined: bool,
 }
 
-impl Copier<'_> {
-    fn directory(&mut self, from: &Path, to: &Path) -> Result<()> {
-        self.host.check_cancelled()?;
-        // All of them at once, so that a deep tree does not take a descriptor for each level.
-        let entries = fs::read_dir(from).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-        for entry in entries.map_err(|error| failed("read", from, error))? {
+impl Copier {
+    fn directory(&mut self, from: PathBuf, to: PathBuf) -> Result<()> {
+        let cannot = |error| failed("read", &from, error);
+        let entries = fs::read_dir(&from).map_err(cannot)?;
+        self.todo.push(Step::Leave(from.clone(), to.clone()));
+        for entry in entries {
+            let entry = entry.map_err(cannot)?;
             self.entry(&entry.path(), &to.join(entry.file_name()))?;
         }
-        let found = fs::symlink_metadata(from).map_err(|error| failed("stat", from, error))?;
-        attributes(from, to, &found)
+        Ok(())
     }
 
     fn entry(&mut self, from: &Path, to: &Path) -> Result<()> {
@@ -41,7 +64,8 @@ impl Copier<'_> {
         let kind = found.file_type();
         if kind.is_dir() {
             fs::create_dir(to).map_err(cannot)?;
-            return self.directory(from, to);
+            self.todo.push(Step::Enter(from.to_owned(), to.to_owned()));
+            return Ok(());
         }
         if found.nlink() > 1 {
             let inode = (found.dev(), found.ino());
@@ -65,11 +89,11 @@ impl Copier<'_> {
             rustix::fs::mknodat(CWD, to, mode, Mode::from_raw_mode(0o600), found.rdev())
                 .map_err(|error| cannot(error.into()))?;
         }
-        attributes(from, to, &found)
+        attributes(from, to, &found, self.is_confined)
     }
 }
 
-fn attributes(from: &Path, to: &Path, found: &Metadata) -> Result<()> {
+fn attributes(from: &Path, to: &Path, found: &Metadata, is_confined: bool) -> Result<()> {
     let cannot = |error| failed("copy", from, error);
     lchown(to, Some(found.uid()), Some(found.gid())).map_err(cannot)?;
     if !found.file_type().is_symlink() {
@@ -81,7 +105,8 @@ fn attributes(from: &Path, to: &Path, found: &Metadata) -> Result<()> {
         let length =
             rustix::fs::lgetxattr(from, &name, &mut value).map_err(|it| cannot(it.into()))?;
         match rustix::fs::lsetxattr(to, &name, &value[..length], rustix::fs::XattrFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOTSUP) => {}
+            Ok(()) | Err(Errno::NOTSUP) => {}
+            Err(Errno::PERM) if is_confined => {}
             Err(error) => return Err(cannot(error.into())),
         }
     }
@@ -99,9 +124,38 @@ fn names_of_xattrs(path: &Path) -> io::Result<Vec<OsString>> {
     let mut names = vec![0; 64 << 10];
     let length = match rustix::fs::llistxattr(path, &mut names) {
         Ok(length) => length,
-        Err(rustix::io::Errno::NOTSUP) => 0,
+        Err(Errno::NOTSUP) => 0,
         Err(error) => return Err(error.into()),
     };
     let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    // What a file is to SELinux, the place says where it is made.
+    let names = names.filter(|name| *name != b"security.selinux");
     Ok(names.map(|name| OsString::from_vec(name.to_vec())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The stack of this thread is that of any other, not the larger one of a program's first.
+    #[test]
+    fn a_tree_as_deep_as_paths_go_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        fs::create_dir(&to).unwrap();
+        let mut deep = from.clone();
+        let mut depth = 0;
+        while fs::create_dir(&deep).is_ok() {
+            deep.push("d");
+            depth += 1;
+        }
+        assert!(depth > 1900);
+        copy_tree(&from, &to, false, &Host::silent()).unwrap();
+        // `to` is shorter, and its paths therefore no longer than these.
+        let below = deep.parent().unwrap().strip_prefix(&from).unwrap();
+        assert!(to.join(below).is_dir());
+        for tree in [from, to] {
+            super::super::temporary::remove(&tree, dir.path()).unwrap();
+        }
+    }
 }

@@ -39,8 +39,8 @@ impl Store {
 
     /// Finds an image by its ID in the homes that are only read.
     pub fn image_in_another_home(&self, id: &str, host: &Host) -> Result<Option<Found>> {
-        let others = self.homes().filter(|home| *home != self.root());
-        Ok(self.images_of(others, host)?.into_iter().find(|found| found.image.id == id))
+        let found = self.images_of(self.other_homes(), host)?;
+        Ok(found.into_iter().find(|found| found.image.id == id))
     }
 
     fn images_of<'a>(

@@ -55,6 +55,11 @@ impl Layers {
         self.0.iter().find(|found| found.layer.blob.as_ref() == Some(digest))
     }
 
+    /// Returns a layer that is not there `now`.
+    pub fn without(&self, now: &Self) -> Option<&Found> {
+        self.0.iter().find(|found| now.find(&found.layer.id).is_none())
+    }
+
     /// Returns a layer and those below it, from the bottom.
     ///
     /// # Errors
@@ -102,8 +107,7 @@ impl Store {
 
     /// Tells whether a home that is only read has a layer.
     pub fn has_in_another_home(&self, id: &str, host: &Host) -> Result<bool> {
-        let others = self.homes().filter(|home| *home != self.root());
-        Ok(self.layers_of(others, host)?.find(id).is_some())
+        Ok(self.layers_of(self.other_homes(), host)?.find(id).is_some())
     }
 
     fn layers_of<'a>(&self, homes: impl Iterator<Item = &'a Path>, host: &Host) -> Result<Layers> {
@@ -127,7 +131,17 @@ impl Store {
         trees.iter().for_each(Temporary::clear);
         // It is not worth waiting for: who writes next does the rest.
         if let Ok(Some(_held)) = Lock::try_write(&self.layers_lock(self.root())) {
-            trees.into_iter().for_each(Temporary::leave_no_trace);
+            drop(trees);
+            self.tidy();
+        }
+    }
+
+    /// Removes the directory of temporary trees, if nobody uses it: older versions of the library do
+    /// not know it, and stumble over it when they mend an overlay's links. Newer ones make it outside
+    /// all locks and may find it gone, which is why the others stay.
+    fn tidy(&self) {
+        if self.driver() == Driver::Overlay {
+            let _ = fs::remove_dir(self.temporary_root());
         }
     }
 
@@ -152,8 +166,8 @@ impl Store {
             host.debug(format!("removing incomplete layers: {}", incomplete.join(", ")));
             let temporary = Temporary::new(&self.temporary_root())?;
             writing.remove(&incomplete, &temporary)?;
-            temporary.leave_no_trace();
         }
+        self.tidy();
         Ok(writing)
     }
 }
@@ -293,18 +307,21 @@ impl Writing<'_> {
     /// Returns what a layer upon this one has below it: links, the nearest first.
     fn lowers(&self, home: &Path, parent: &str) -> Result<String> {
         let dir = self.store.layer_dir(home, parent);
-        let mut link = text(&dir.join("link"))?.unwrap_or_default();
+        let mut link = link_of(&dir)?;
         let is_own = home == self.store.root();
-        if is_own && (link.is_empty() || !self.has_link(&link)) {
+        if is_own && !link.as_ref().is_some_and(|link| self.has_link(link)) {
             self.mend_links()?;
-            link = text(&dir.join("link"))?.unwrap_or_default();
+            link = link_of(&dir)?;
         }
-        if link.is_empty() {
-            return Err(broken(format!("layer {parent} has no link")));
-        }
+        let link = link.ok_or_else(|| broken(format!("layer {parent} has no link")))?;
         let mut lowers = format!("l/{link}");
         if let Some(below) = text(&dir.join("lower"))? {
-            if !below.split(':').all(|lower| self.has_link(lower.trim_start_matches("l/"))) {
+            let links: Option<Vec<_>> = below.split(':').map(|it| it.strip_prefix("l/")).collect();
+            let links = links.filter(|links| links.iter().all(|link| is_plain(link)));
+            let links = links.ok_or_else(|| {
+                broken(format!("what layer {parent} has below it are no links: `{below}`"))
+            })?;
+            if !links.into_iter().all(|link| self.has_link(link)) {
                 self.mend_links()?;
             }
             lowers.push(':');
@@ -345,14 +362,16 @@ impl Writing<'_> {
             }
             let id = dir.file_name();
             let file = dir.path().join("link");
-            let mut link = text(&file)?.unwrap_or_default();
-            if link.is_empty() {
-                link = match by_layer.get(&id) {
+            let link = if let Some(link) = link_of(&dir.path())? {
+                link
+            } else {
+                let link = match by_layer.get(&id) {
                     Some(name) => name.to_string_lossy().into_owned(),
                     None => new_link(&links)?,
                 };
                 fs::write(&file, &link).map_err(|error| failed("write", &file, error))?;
-            }
+                link
+            };
             let path = links.join(&link);
             if fs::symlink_metadata(&path).is_err() {
                 let target = Path::new("..").join(&id).join("diff");
@@ -369,7 +388,7 @@ impl Writing<'_> {
         }
         let (store, root) = (self.store, self.store.root());
         let dir = store.layer_dir(root, id);
-        if let Some(link) = text(&dir.join("link"))?.filter(|link| !link.is_empty()) {
+        if let Some(link) = link_of(&dir)? {
             temporary.take(&store.driver_dir(root).join("l").join(link))?;
         }
         temporary.take(&dir)?;
@@ -429,6 +448,17 @@ fn inherit(from: &Path, to: &Path) -> Result<()> {
 fn text(path: &Path) -> Result<Option<String>> {
     let bytes = read_if_any(path, MOST)?;
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned()))
+}
+
+/// Reads what the link to a layer is called; `None` where nothing says so, or nothing that could be
+/// a name.
+fn link_of(dir: &Path) -> Result<Option<String>> {
+    Ok(text(&dir.join("link"))?.filter(|link| is_plain(link)))
+}
+
+/// Tells whether a text names something in a directory, and nothing elsewhere.
+fn is_plain(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
 }
 
 /// Makes up the name of a link that is not there.

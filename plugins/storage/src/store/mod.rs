@@ -125,6 +125,15 @@ impl Store {
         own.chain(self.settings.additional.iter().map(PathBuf::as_path))
     }
 
+    /// Lists the homes that are only read. The store's own directory is none of them, by whatever
+    /// name: its locks may be held.
+    fn other_homes(&self) -> impl Iterator<Item = &Path> {
+        let root = self.root().canonicalize().ok();
+        self.homes().filter(move |home| {
+            *home != self.root() && (root.is_none() || home.canonicalize().ok() != root)
+        })
+    }
+
     /// Returns where the records of layers are in a home.
     fn layers_dir(&self, home: &Path) -> PathBuf {
         home.join(format!("{}-layers", self.driver.name()))

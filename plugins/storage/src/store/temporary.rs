@@ -21,7 +21,6 @@ const LOCK: &str = "lock-";
 /// A directory for trees that come or go. Dropping it removes what is in it.
 #[derive(Debug)]
 pub(crate) struct Temporary {
-    root: PathBuf,
     path: PathBuf,
     lock: Lock,
     counter: AtomicU64,
@@ -53,7 +52,7 @@ impl Temporary {
             let id = name.strip_prefix(LOCK).unwrap_or(&name);
             let path = root.join(format!("{DIRECTORY}{id}"));
             private.create(&path).map_err(|error| failed("mkdir", &path, error))?;
-            return Ok(Self { root: root.to_owned(), path, lock, counter: AtomicU64::default() });
+            return Ok(Self { path, lock, counter: AtomicU64::default() });
         }
         let message = format!("no lock file in {} could be locked", root.display());
         Err(Error::new(ErrorKind::Io, message))
@@ -88,15 +87,6 @@ impl Temporary {
     pub fn remove(&self, tree: &Path) {
         let _ = remove(tree, &self.path);
     }
-
-    /// Removes the directory above too, if nobody else uses it. Older versions of the library do not
-    /// know it, and stumble over it when they mend links. The caller has the lock under which layers
-    /// are changed.
-    pub fn leave_no_trace(self) {
-        let root = self.root.clone();
-        drop(self);
-        let _ = fs::remove_dir(root);
-    }
 }
 
 impl Drop for Temporary {
@@ -117,7 +107,8 @@ fn clear(dir: &Path) {
 
 /// Removes a file or a tree. One that is too deep to go through it at once is taken apart: what is
 /// below is moved up, to `attic`.
-fn remove(path: &Path, attic: &Path) -> io::Result<()> {
+pub(crate) fn remove(path: &Path, attic: &Path) -> io::Result<()> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     let found = fs::symlink_metadata(path)?;
     if !found.is_dir() {
         return fs::remove_file(path);
@@ -126,13 +117,11 @@ fn remove(path: &Path, attic: &Path) -> io::Result<()> {
         return Ok(());
     }
     let mut todo = vec![path.to_owned()];
-    let mut number = 0_u64;
     while let Some(dir) = todo.pop() {
         for entry in fs::read_dir(&dir)? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
-                let moved = attic.join(format!("below-{number}"));
-                number += 1;
+                let moved = attic.join(format!("below-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
                 fs::rename(entry.path(), &moved)?;
                 todo.push(moved);
             } else {
@@ -159,8 +148,7 @@ fn is_shallow(path: &Path) -> bool {
     false
 }
 
-/// Removes what killed programs left below `root`, and `root` itself if nobody uses it. The caller
-/// has the lock under which layers are changed.
+/// Removes what killed programs left below `root`.
 pub(crate) fn recover(root: &Path, host: &Host) {
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
@@ -183,7 +171,6 @@ pub(crate) fn recover(root: &Path, host: &Host) {
             }
         }
     }
-    let _ = fs::remove_dir(root);
 }
 
 #[cfg(test)]
@@ -215,18 +202,6 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_but_what_others_use() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("tempdirs");
-        let first = Temporary::new(&root).unwrap();
-        let second = Temporary::new(&root).unwrap();
-        first.leave_no_trace();
-        assert!(root.exists());
-        second.leave_no_trace();
-        assert!(!root.exists());
-    }
-
-    #[test]
     fn trees_deeper_than_descriptors_and_paths_go_as_well() {
         let dir = tempfile::tempdir().unwrap();
         let temporary = Temporary::new(&dir.path().join("tempdirs")).unwrap();
@@ -241,7 +216,7 @@ mod tests {
         }
         temporary.remove(&tree);
         assert!(!tree.exists());
-        temporary.leave_no_trace();
-        assert!(!dir.path().join("tempdirs").exists());
+        drop(temporary);
+        assert_eq!(fs::read_dir(dir.path().join("tempdirs")).unwrap().count(), 0);
     }
 }

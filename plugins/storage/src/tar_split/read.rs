@@ -50,6 +50,9 @@ impl<R: Read> TarSplit<R> {
             if count == 0 {
                 return Ok(None);
             }
+            if count as u64 == LONGEST && !self.line.ends_with(b"\n") {
+                return Err(unknown("a line of more than 64 MiB"));
+            }
             let entry: Entry = serde_json::from_slice(&self.line).map_err(io::Error::from)?;
             self.bytes.clear();
             let mut decode = |text: &str| {

@@ -430,3 +430,23 @@ fn names_that_wind_and_begin_with_slashes_come_back() {
     assert_eq!((tried.text("b"), tried.text("c")), ("b".into(), "c".into()));
     assert!(tried.again() == bytes);
 }
+
+#[test]
+fn trees_as_deep_as_paths_go_are_emptied_and_removed() {
+    let deep = vec!["d"; 1900].join("/");
+    let layer = Layer::new().directory("opaque").directory(&format!("opaque/{deep}"));
+    let layer = layer.file("opaque/.wh..wh..opq", b"").file(".wh.opaque", b"");
+    let tried = unpack_in_pieces(&layer.bytes(), RULES, &[]);
+    tried.result.as_ref().unwrap();
+    assert!(!tried.path("opaque").exists());
+    assert!(tried.path("old/file").exists());
+}
+
+#[test]
+fn an_archive_that_makes_a_name_twice_is_no_conflict_with_anybody() {
+    let rules = Rules { whiteouts: Whiteouts::Devices("trusted.overlay.opaque"), ..RULES };
+    let layer = Layer::new().file("a", b"x").file(".wh.a", b"");
+    let tried = unpack_in_pieces(&layer.bytes(), rules, &[]);
+    assert_eq!(tried.result.as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
+    assert!(tried.why().contains("`.wh.a` makes is there already"));
+}

@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use super::content::Content;
 use super::entry::{Entry, Kind, clean};
 use super::{OPAQUE, Rules, WHITEOUT, Whiteouts};
+use crate::store::temporary;
 
 /// How many directories are kept open.
 const OPEN: usize = 64;
@@ -30,6 +31,8 @@ const IMPLIED: u32 = 0o755;
 /// A tree that is being made.
 pub(super) struct Tree {
     path: PathBuf,
+    /// Where parts of trees are put that are too deep to be removed where they are.
+    attic: PathBuf,
     root: OwnedFd,
     rules: Rules,
     /// Directories that are open, by their cleaned names.
@@ -53,6 +56,7 @@ impl Tree {
         .map_err(|error| failed("open", path, error.into()))?;
         Ok(Self {
             path: path.to_owned(),
+            attic: path.parent().unwrap_or(path).to_owned(),
             root,
             rules,
             open: HashMap::new(),
@@ -195,12 +199,12 @@ impl Tree {
         is_directory: bool,
     ) -> Result<()> {
         self.open.clear();
-        if is_directory {
-            fs::remove_dir_all(by_descriptor(dir, base))
+        let removed = if is_directory {
+            temporary::remove(&by_descriptor(dir, base), &self.attic)
         } else {
             rustix::fs::unlinkat(dir, base, AtFlags::empty()).map_err(Into::into)
-        }
-        .map_err(|error| failed("remove", &self.shown(name), error))
+        };
+        removed.map_err(|error| failed("remove", &self.shown(name), error))
     }
 
     fn whiteout(
@@ -228,7 +232,7 @@ impl Tree {
                     .map_err(|error| self.error(&entry.name, error))?;
                 self.chown(dir, parent, hidden, entry)
             }
-            Whiteouts::Remove if base == OPAQUE => self.empty(dir, parent),
+            Whiteouts::Remove if base == OPAQUE => self.empty(parent),
             Whiteouts::Remove => {
                 match rustix::fs::statat(&**dir, hidden, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(found) => {
@@ -244,24 +248,25 @@ impl Tree {
     }
 
     /// Removes all from a directory but what this layer made there.
-    fn empty(&mut self, dir: &OwnedFd, name: &[u8]) -> Result<()> {
-        self.open.clear();
-        let path = by_descriptor(dir, b".");
-        let entries =
-            fs::read_dir(&path).map_err(|error| failed("open", &self.shown(name), error))?;
-        for entry in entries.flatten() {
-            let mut below = name.to_vec();
-            if !below.is_empty() {
-                below.push(b'/');
-            }
-            below.extend_from_slice(entry.file_name().as_bytes());
-            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if !self.made.contains(&below) {
-                self.remove(dir, &below, entry.file_name().as_bytes(), is_directory)?;
-            } else if is_directory {
-                let inner = self.directory(&below, false);
-                let inner = inner.map_err(|error| self.error(&below, error))?;
-                self.empty(&inner, &below)?;
+    fn empty(&mut self, name: &[u8]) -> Result<()> {
+        // No recursion, since trees may be deeper than stacks.
+        let mut todo = vec![name.to_vec()];
+        while let Some(name) = todo.pop() {
+            let dir = self.directory(&name, false).map_err(|error| self.error(&name, error))?;
+            let entries = fs::read_dir(by_descriptor(&dir, b"."))
+                .map_err(|error| failed("open", &self.shown(&name), error))?;
+            for entry in entries.flatten() {
+                let mut below = name.clone();
+                if !below.is_empty() {
+                    below.push(b'/');
+                }
+                below.extend_from_slice(entry.file_name().as_bytes());
+                let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if !self.made.contains(&below) {
+                    self.remove(&dir, &below, entry.file_name().as_bytes(), is_directory)?;
+                } else if is_directory {
+                    todo.push(below);
+                }
             }
         }
         Ok(())
@@ -413,6 +418,12 @@ impl Tree {
     fn error(&self, name: &[u8], error: Errno) -> Error {
         let made = failed("make", &self.shown(name), error.into());
         match error {
+            // Nobody else is here: it is the archive that has two of it.
+            Errno::EXIST => {
+                let name = String::from_utf8_lossy(name);
+                let message = format!("what the layer's entry `{name}` makes is there already");
+                Error::new(ErrorKind::Corrupt, message)
+            }
             Errno::PERM | Errno::ACCESS => made.with_hint(
                 "only root, or a user namespace with enough IDs, can make files of other owners",
             ),
