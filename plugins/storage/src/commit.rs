@@ -49,19 +49,25 @@ pub(crate) fn commit(destination: &StorageDestination, top: &TopLevel) -> Result
         let new = match preparation.run(&layers) {
             Ok(new) => new,
             // It was read while somebody removed it.
-            Err(error) => match preparation.known.without(&store.layers(host)?) {
+            Err(error) => match preparation.lost(&layers) {
                 Some(_) if tries < TRIES && error.kind() != ErrorKind::Cancelled => {
                     tries += 1;
+                    preparation.undo()?;
                     continue;
                 }
-                _ => return Err(error),
+                Some(id) => return Err(gone(&id).with_source(error)),
+                None => return Err(error),
             },
         };
         let writing = store.write(host)?;
-        match missing(store, &writing, &layers, &new, host)? {
+        match missing(&preparation, &writing, &layers, &new)? {
             None => break (writing, new),
             // Somebody removed a layer since it was seen; it may have to be made after all.
-            Some(_) if tries < TRIES => tries += 1,
+            Some(_) if tries < TRIES => {
+                tries += 1;
+                drop(writing);
+                preparation.undo()?;
+            }
             Some(id) => return Err(gone(&id)),
         }
     };
@@ -87,17 +93,25 @@ pub(crate) fn commit(destination: &StorageDestination, top: &TopLevel) -> Result
     Ok(())
 }
 
-/// Returns a layer that is neither in the store nor about to be.
+/// Returns a layer that is neither about to be in the store nor there, or not the one any more that
+/// was there.
 fn missing(
-    store: &Store,
+    preparation: &Preparation<'_>,
     writing: &Writing<'_>,
     layers: &[Wanted],
     new: &[NewLayer],
-    host: &Host,
 ) -> Result<Option<String>> {
+    let (store, host) = (preparation.store, preparation.host);
     for layer in layers {
-        let is_new = new.iter().any(|new| new.layer.id == layer.id);
-        if !is_new && !writing.has(&layer.id) && !store.has_in_another_home(&layer.id, host)? {
+        if new.iter().any(|new| new.layer.id == layer.id) {
+            continue;
+        }
+        let seen = preparation.known.find(&layer.id).map(|found| &found.layer.created);
+        let is_there = match writing.records().find(|record| record.id == layer.id) {
+            Some(record) => seen == Some(&record.created),
+            None => store.has_in_another_home(&layer.id, host)?,
+        };
+        if !is_there {
             return Ok(Some(layer.id.clone()));
         }
     }
@@ -149,13 +163,33 @@ struct Preparation<'a> {
     known: Layers,
     /// Trees and tar-splits of this image, by diff ID, for layers that it has twice.
     trees: HashMap<Digest, (PathBuf, PathBuf)>,
+    /// The trees that were made here.
+    made: Vec<PathBuf>,
 }
 
 impl<'a> Preparation<'a> {
     fn new(destination: &'a StorageDestination) -> Result<Self> {
         let (store, host) = (&*destination.reference.store, &destination.host);
         let known = store.layers(host)?;
-        Ok(Self { store, host, destination, known, trees: HashMap::new() })
+        let (trees, made) = (HashMap::new(), Vec::new());
+        Ok(Self { store, host, destination, known, trees, made })
+    }
+
+    /// Returns a layer that the image was to have from the store, and which is not there any more.
+    fn lost(&self, layers: &[Wanted]) -> Option<String> {
+        let now = self.store.layers(self.host).ok()?;
+        let own = layers.iter().filter_map(|layer| self.known.find(&layer.id));
+        let equal = layers.iter().filter_map(|layer| self.known.by_diff_id(&layer.diff_id));
+        let equal = equal.filter_map(|found| self.known.chain(&found.layer.id).ok()).flatten();
+        let mut ids = own.chain(equal).map(|found| &found.layer.id);
+        ids.find(|id| now.find(id).is_none()).cloned()
+    }
+
+    /// Removes what was made, for another try.
+    fn undo(self) -> Result<()> {
+        let staging = self.destination.staging()?;
+        self.made.iter().for_each(|tree| staging.trees.remove(tree));
+        Ok(())
     }
 
     fn run(&mut self, layers: &[Wanted]) -> Result<Vec<NewLayer>> {
@@ -173,7 +207,7 @@ impl<'a> Preparation<'a> {
         Ok(new)
     }
 
-    fn make(&self, layer: &Wanted, below: Option<&NewLayer>) -> Result<NewLayer> {
+    fn make(&mut self, layer: &Wanted, below: Option<&NewLayer>) -> Result<NewLayer> {
         let staged = match &layer.origin {
             Origin::Staged(staged) => Some(&**staged),
             Origin::Known(_) => None,
@@ -194,6 +228,7 @@ impl<'a> Preparation<'a> {
             Driver::Overlay => staging.tree()?,
             Driver::Vfs => self.copy_of_parent(layer, below, &staging)?,
         };
+        self.made.push(tree.clone());
         let tar_split = staging.files.next();
         let unpacker = Unpacker::new(&tree, &tar_split, self.store.rules())?;
         let unpacked = if let Some(Content::Archive(path)) = staged.map(|it| &it.content) {
@@ -268,7 +303,8 @@ impl<'a> Preparation<'a> {
             .mode(0o700)
             .create(&tree)
             .map_err(|error| failed("mkdir", &tree, error))?;
-        copy_tree(&below, &tree, self.store.is_confined(), self.host)?;
+        copy_tree(&below, &tree, self.store.is_confined(), self.host)
+            .inspect_err(|_| staging.trees.remove(&tree))?;
         Ok(tree)
     }
 

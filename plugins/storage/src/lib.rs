@@ -7,6 +7,7 @@
 //! - [`mod@reference`]: what follows `containers-storage:`, and its names in policies.
 //! - [`store`]: the store itself: drivers, locks, records of layers and images, temporary trees.
 //! - [`tar_split`]: what makes a layer's tar archive again from its files, bit for bit.
+//! - [`manifest`], [`any_case`]: what of manifests and configs counts, and how strictly.
 //! - [`unpack`]: a layer's tar archive becomes a tree of files.
 //! - [`source`], [`destination`], [`commit`], [`delete`]: what the transport does with them.
 //!
@@ -18,6 +19,7 @@
 //! what stands here was learnt from the library that defines it (github.com/containers/container-libs,
 //! `storage/`), and is checked against podman, buildah and skopeo by tests.
 
+mod any_case;
 mod commit;
 mod config;
 mod delete;

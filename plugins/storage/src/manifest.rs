@@ -1,17 +1,13 @@
 //! What of manifests and configs the store needs to know.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::marker::PhantomData;
+use std::collections::HashMap;
 
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{Descriptor, Digest, Error, ErrorKind, Result};
-use jiff::Timestamp;
-use serde::de::value::MapDeserializer;
-use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+use jiff::civil::DateTime;
+use serde::Deserialize;
 
+use crate::any_case::AnyCase;
 use crate::store::records::or_default;
 
 /// The types of manifests that images of a store have.
@@ -106,21 +102,20 @@ impl Manifest {
 /// An image's config, as far as the programs that share the store read it: one value of a type that
 /// they do not expect, and they cannot list a single image any more. Its keys are read as
 /// [`AnyCase`], and therefore stand here in lower case.
+///
+/// # Source
+/// The OCI image specification's config.md; for what Docker adds, `Schema2Image` in
+/// `image/manifest/docker_schema2.go` of the library.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Config {
     created: Option<String>,
     rootfs: Option<AnyCase<Rootfs>>,
-    #[serde(flatten)]
-    _texts: Texts,
+    history: Option<Vec<Option<AnyCase<Step>>>>,
     #[serde(rename = "config")]
     _defaults: Option<AnyCase<Defaults>>,
-    history: Option<Vec<AnyCase<Step>>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Texts {
+    #[serde(rename = "container_config")]
+    _of_container: Option<AnyCase<Defaults>>,
     #[serde(rename = "author")]
     _author: Option<String>,
     #[serde(rename = "architecture")]
@@ -132,8 +127,28 @@ struct Texts {
     #[serde(rename = "os.version")]
     _os_version: Option<String>,
     #[serde(rename = "os.features")]
-    _os_features: Option<Vec<String>>,
+    _os_features: Texts,
+    #[serde(rename = "id")]
+    _id: Option<String>,
+    #[serde(rename = "parent")]
+    _parent: Option<String>,
+    #[serde(rename = "comment")]
+    _comment: Option<String>,
+    #[serde(rename = "container")]
+    _container: Option<String>,
+    #[serde(rename = "docker_version")]
+    _docker_version: Option<String>,
+    #[serde(rename = "size")]
+    _size: Option<i64>,
 }
+
+/// A list of texts.
+type Texts = Option<Vec<Option<String>>>;
+/// Texts that have nothing to say but that they are there.
+type Set = Option<HashMap<String, Option<AnyCase<Empty>>>>;
+
+#[derive(Debug, Default, Deserialize)]
+struct Empty {}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -150,27 +165,70 @@ struct Defaults {
     #[serde(rename = "user")]
     _user: Option<String>,
     #[serde(rename = "exposedports")]
-    _exposed_ports: Option<BTreeMap<String, Anything>>,
+    _exposed_ports: Set,
     #[serde(rename = "env")]
-    _env: Option<Vec<String>>,
+    _env: Texts,
     #[serde(rename = "entrypoint")]
-    _entrypoint: Option<Vec<String>>,
+    _entrypoint: Texts,
     #[serde(rename = "cmd")]
-    _cmd: Option<Vec<String>>,
+    _cmd: Texts,
     #[serde(rename = "volumes")]
-    _volumes: Option<BTreeMap<String, Anything>>,
+    _volumes: Set,
     #[serde(rename = "workingdir")]
     _working_dir: Option<String>,
     #[serde(rename = "labels")]
-    _labels: Option<HashMap<String, String>>,
+    _labels: Option<HashMap<String, Option<String>>>,
     #[serde(rename = "stopsignal")]
     _stop_signal: Option<String>,
     #[serde(rename = "argsescaped")]
     _args_escaped: Option<bool>,
+    #[serde(rename = "hostname")]
+    _hostname: Option<String>,
+    #[serde(rename = "domainname")]
+    _domainname: Option<String>,
+    #[serde(rename = "image")]
+    _image: Option<String>,
+    #[serde(rename = "macaddress")]
+    _mac_address: Option<String>,
+    #[serde(rename = "attachstdin")]
+    _attach_stdin: Option<bool>,
+    #[serde(rename = "attachstdout")]
+    _attach_stdout: Option<bool>,
+    #[serde(rename = "attachstderr")]
+    _attach_stderr: Option<bool>,
+    #[serde(rename = "tty")]
+    _tty: Option<bool>,
+    #[serde(rename = "openstdin")]
+    _open_stdin: Option<bool>,
+    #[serde(rename = "stdinonce")]
+    _stdin_once: Option<bool>,
+    #[serde(rename = "networkdisabled")]
+    _network_disabled: Option<bool>,
+    #[serde(rename = "onbuild")]
+    _on_build: Texts,
+    #[serde(rename = "shell")]
+    _shell: Texts,
+    #[serde(rename = "stoptimeout")]
+    _stop_timeout: Option<i64>,
+    #[serde(rename = "healthcheck")]
+    _healthcheck: Option<AnyCase<Healthcheck>>,
 }
 
-/// A value of any type.
-type Anything = serde_json::Value;
+/// How it is seen that a container is well; times are in nanoseconds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Healthcheck {
+    #[serde(rename = "test")]
+    _test: Texts,
+    #[serde(rename = "interval")]
+    _interval: Option<i64>,
+    #[serde(rename = "timeout")]
+    _timeout: Option<i64>,
+    #[serde(rename = "startperiod")]
+    _start_period: Option<i64>,
+    #[serde(rename = "retries")]
+    _retries: Option<i64>,
+}
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -186,40 +244,6 @@ struct Step {
     _empty_layer: Option<bool>,
 }
 
-/// An object whose keys count whatever their case, as they do for programs in Go.
-#[derive(Debug)]
-struct AnyCase<T>(T);
-
-impl<'de, T: DeserializeOwned> Deserialize<'de> for AnyCase<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Fold(PhantomData))
-    }
-}
-
-struct Fold<T>(PhantomData<T>);
-
-impl<'de, T: DeserializeOwned> Visitor<'de> for Fold<T> {
-    type Value = AnyCase<T>;
-
-    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut values: BTreeMap<String, Box<RawValue>> = BTreeMap::new();
-        while let Some((key, value)) = map.next_entry::<String, Box<RawValue>>()? {
-            // To upper case first: there are letters with no lower case but one that is another's.
-            if values.insert(key.to_uppercase().to_lowercase(), value).is_some() {
-                // Which of them counts is for each reader to say.
-                return Err(A::Error::custom(format!("`{key}` is there twice")));
-            }
-        }
-        let pairs = values.iter().map(|(key, value)| (key.as_str(), &**value));
-        let read = T::deserialize(MapDeserializer::<_, serde_json::Error>::new(pairs));
-        read.map(AnyCase).map_err(A::Error::custom)
-    }
-}
-
 impl Config {
     /// Parses it.
     ///
@@ -233,7 +257,8 @@ impl Config {
         };
         let AnyCase(config) = serde_json::from_slice::<AnyCase<Self>>(bytes)
             .map_err(|error| wrong(error.to_string()))?;
-        let steps = config.history.iter().flatten().filter_map(|step| step.0.created.as_deref());
+        let steps = config.history.iter().flatten().flatten();
+        let steps = steps.filter_map(|step| step.0.created.as_deref());
         for text in steps.chain(config.created.as_deref()) {
             if time(text).is_none() {
                 return Err(wrong(format!("`{text}` is no time")));
@@ -295,8 +320,9 @@ fn time(text: &str) -> Option<String> {
         && !begin.ends_with(":60")
         && zone.get(1..3).is_none_or(|hours| hours < "24")
         && zone.get(4..6).is_none_or(|minutes| minutes < "60")
-        && text.parse::<Timestamp>().is_ok();
-    is_time.then(|| match fraction.trim_end_matches('0') {
+        && begin.parse::<DateTime>().is_ok();
+    // What is finer than a nanosecond is left away.
+    is_time.then(|| match fraction[..fraction.len().min(9)].trim_end_matches('0') {
         "" => format!("{begin}{zone}"),
         fraction => format!("{begin}.{fraction}{zone}"),
     })
@@ -312,6 +338,8 @@ mod tests {
             ("2024-05-06T07:08:09.500+02:00", "2024-05-06T07:08:09.5+02:00"),
             ("2024-05-06T07:08:09.000Z", "2024-05-06T07:08:09Z"),
             ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
+            ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
+            ("2024-05-06T07:08:09.1234567809Z", "2024-05-06T07:08:09.12345678Z"),
         ] {
             assert_eq!(time(text).as_deref(), Some(written));
         }
@@ -321,6 +349,7 @@ mod tests {
             "2024-05-06T07:08:09z",
             "2024-05-06T07:08:09.Z",
             "2024-05-06T25:08:09Z",
+            "2024-02-30T07:08:09Z",
             "2024-12-31T23:59:60Z",
             "2024-05-06T07:08:09+24:00",
             "2024-05-06T07:08:09-25:00",
@@ -336,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_config_that_others_could_not_read_is_none() {
-        let sound = r#"{"Created":"2024-05-06T07:08:09Z","config":{"Env":null,"Labels":{"a":"b","A":"b"},"ExposedPorts":{"80/tcp":{}}},"rootfs":{"type":"layers","diff_ids":[]},"history":[{"created_by":"x","empty_layer":true}],"os":"linux","odd":1}"#;
+        let sound = r#"{"Created":"2024-05-06T07:08:09Z","config":{"Env":null,"Labels":{"a":"b","A":"b"},"ExposedPorts":{"80/tcp":{},"81/tcp":null},"Volumes":{"/x":{"a":1}}},"rootfs":{"type":"layers","diff_ids":[]},"history":[{"created_by":"x","empty_layer":true}],"os":"linux","odd":1,"odd":1e999,"Odd":"\udc80"}"#;
         assert_eq!(
             Config::parse(sound.as_bytes()).unwrap().created().unwrap(),
             "2024-05-06T07:08:09Z"
@@ -357,6 +386,12 @@ mod tests {
             r#"{"history":"x"}"#,
             r#"{"history":[{"created":"x"}]}"#,
             r#"{"config":{"Cmd":"x"}}"#,
+            r#"{"config":{"ExposedPorts":{"80/tcp":1}}}"#,
+            r#"{"config":{"Volumes":{"/x":[]}}}"#,
+            r#"{"config":{"OnBuild":1}}"#,
+            r#"{"config":{"Healthcheck":{"Interval":"30s"}}}"#,
+            r#"{"container_config":{"Hostname":1}}"#,
+            r#"{"Size":"x"}"#,
             r#"{"rootfs":{"diff_ids":[1]}}"#,
             "[]",
             "",

@@ -55,11 +55,6 @@ impl Layers {
         self.0.iter().find(|found| found.layer.blob.as_ref() == Some(digest))
     }
 
-    /// Returns a layer that is not there `now`.
-    pub fn without(&self, now: &Self) -> Option<&Found> {
-        self.0.iter().find(|found| now.find(&found.layer.id).is_none())
-    }
-
     /// Returns a layer and those below it, from the bottom.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! The store's lock files, as its library uses them.
 //!
 //! They are POSIX record locks on whole files. Those belong to the process: closing any descriptor
-//! of such a file drops its lock. So each that others may know is opened in this module alone, and by
-//! one holder at a time; others of the process wait. Who writes leaves a token in the file, by which other programs
+//! of such a file drops its lock. So each that others may know is opened in this module alone, and
+//! by one holder at a time; others of the process wait. Who writes leaves a token in the file, by which other programs
 //! see that what they have in memory is old.
 //!
 //! Locks are always taken in this order: `storage.lock`, `layers.lock`, `images.lock`,

@@ -20,7 +20,7 @@ pub(crate) mod temporary;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use diolkos_formats::files::failed;
@@ -64,8 +64,8 @@ impl Store {
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
         // A store that is named twice is one.
-        let root = options.root.canonicalize().ok();
-        settings.additional.retain(|home| root.is_none() || home.canonicalize().ok() != root);
+        let root = identity(&options.root);
+        settings.additional.retain(|home| root.is_none() || identity(home) != root);
         Ok(Self { driver, options, settings })
     }
 
@@ -128,10 +128,9 @@ impl Store {
     /// Lists the homes that are only read. The store's own directory is none of them, by whatever
     /// name: its locks may be held.
     fn other_homes(&self) -> impl Iterator<Item = &Path> {
-        let root = self.root().canonicalize().ok();
-        self.homes().filter(move |home| {
-            *home != self.root() && (root.is_none() || home.canonicalize().ok() != root)
-        })
+        let root = identity(self.root());
+        self.homes()
+            .filter(move |home| *home != self.root() && (root.is_none() || identity(home) != root))
     }
 
     /// Returns where the records of layers are in a home.
@@ -231,6 +230,12 @@ impl Store {
     pub fn store_lock(&self) -> PathBuf {
         self.root().join("storage.lock")
     }
+}
+
+/// Returns what a directory is known by, whatever links and mounts lead to it; `None` if there is
+/// none.
+fn identity(dir: &Path) -> Option<(u64, u64)> {
+    fs::metadata(dir).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Makes the error of a store whose parts do not fit together.

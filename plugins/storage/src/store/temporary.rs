@@ -121,7 +121,8 @@ pub(crate) fn remove(path: &Path, attic: &Path) -> io::Result<()> {
         for entry in fs::read_dir(&dir)? {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
-                let moved = attic.join(format!("below-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+                let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                let moved = attic.join(format!("below-{}-{number}", std::process::id()));
                 fs::rename(entry.path(), &moved)?;
                 todo.push(moved);
             } else {
@@ -138,8 +139,15 @@ fn is_shallow(path: &Path) -> bool {
     const DEEP: usize = 200;
     let mut level = vec![path.to_owned()];
     for _ in 0..DEEP {
-        let entries = level.iter().filter_map(|dir| fs::read_dir(dir).ok()).flatten().flatten();
-        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        // Where it cannot be read, its name may have become too long.
+        let Ok(dirs) = level.iter().map(fs::read_dir).collect::<io::Result<Vec<_>>>() else {
+            return false;
+        };
+        let below = dirs
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         level = below.map(|entry| entry.path()).collect();
         if level.is_empty() {
             return true;

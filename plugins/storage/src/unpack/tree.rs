@@ -83,6 +83,11 @@ impl Tree {
         let dir = match self.directory(parent, true) {
             // Below what is hidden itself.
             Err(Errno::NOTDIR) if is_whiteout => return Ok(Content::nowhere(entry.name)),
+            Err(Errno::EXIST) => {
+                let name = String::from_utf8_lossy(&name);
+                let message = format!("the layer's entry `{name}` is behind a link to nothing");
+                return Err(Error::new(ErrorKind::Corrupt, message));
+            }
             opened => opened.map_err(|error| self.error(&name, error))?,
         };
         if is_whiteout {
@@ -253,9 +258,10 @@ impl Tree {
         let mut todo = vec![name.to_vec()];
         while let Some(name) = todo.pop() {
             let dir = self.directory(&name, false).map_err(|error| self.error(&name, error))?;
-            let entries = fs::read_dir(by_descriptor(&dir, b"."))
-                .map_err(|error| failed("open", &self.shown(&name), error))?;
-            for entry in entries.flatten() {
+            let cannot = |error| failed("read", &self.path, error);
+            let entries = fs::read_dir(by_descriptor(&dir, b".")).map_err(cannot)?;
+            for entry in entries {
+                let entry = entry.map_err(|error| failed("read", &self.path, error))?;
                 let mut below = name.clone();
                 if !below.is_empty() {
                     below.push(b'/');
