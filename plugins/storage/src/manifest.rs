@@ -107,7 +107,7 @@ impl Manifest {
 /// The OCI image specification's config.md; for what Docker adds, `Schema2Image` in
 /// `image/manifest/docker_schema2.go` of the library.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 pub(crate) struct Config {
     created: Option<String>,
     rootfs: Option<AnyCase<Rootfs>>,
@@ -148,10 +148,11 @@ type Texts = Option<Vec<Option<String>>>;
 type Set = Option<HashMap<String, Option<AnyCase<Empty>>>>;
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(expecting = "an object")]
 struct Empty {}
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 struct Rootfs {
     #[serde(rename = "type")]
     _kind: Option<String>,
@@ -160,7 +161,7 @@ struct Rootfs {
 
 /// What a container of the image begins with.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 struct Defaults {
     #[serde(rename = "user")]
     _user: Option<String>,
@@ -216,7 +217,7 @@ struct Defaults {
 
 /// How it is seen that a container is well; times are in nanoseconds.
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 struct Healthcheck {
     #[serde(rename = "test")]
     _test: Texts,
@@ -231,7 +232,7 @@ struct Healthcheck {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, expecting = "an object")]
 struct Step {
     created: Option<String>,
     #[serde(rename = "created_by")]
