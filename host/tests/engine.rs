@@ -21,13 +21,13 @@ use diolkos::copy::{
     Silent,
 };
 use diolkos::trust::Policy;
-use diolkos_sdk::conformance::drive;
+use diolkos_sdk::conformance::drive::{self, session};
 use diolkos_sdk::conformance::faults::{Call, Fault, Faults, Rule};
 use diolkos_sdk::conformance::image::{Content, Family, Image, Index, Recipe, noise, sha256, tar};
 use diolkos_sdk::model::media_type;
 use diolkos_sdk::{
-    Blob, BlobReader, Descriptor, Digest, Error, ErrorKind, Host, ImageRef, Names, Options,
-    PlatformChoice, RawManifest, Result, Session, Signature, SignatureFormat, Source, Transport,
+    Blob, BlobReader, Descriptor, Digest, Error, ErrorKind, Host, ImageRef, Names, PlatformChoice,
+    RawManifest, Result, Session, Signature, SignatureFormat, Source, Transport,
 };
 
 const OCI: Recipe = Recipe { family: Family::Oci, compressed: true };
@@ -52,15 +52,6 @@ fn transport(place: Place) -> Box<dyn Transport> {
         Place::Near => near::plugin,
     };
     diolkos_sdk::abi::linked("memory", plugin).unwrap().remove(0).1
-}
-
-fn session(host: Host) -> Session {
-    Session {
-        options: Options::default(),
-        platform: PlatformChoice::default(),
-        temp_dir: std::env::temp_dir(),
-        host,
-    }
 }
 
 fn reference(place: Place, name: &str) -> Box<dyn ImageRef> {

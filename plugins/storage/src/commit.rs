@@ -7,12 +7,11 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File};
-use std::io::Read as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use diolkos_formats::bytes::{digest_of, sha256, to_json};
-use diolkos_formats::files::failed;
+use diolkos_formats::files::{drain, failed};
 use diolkos_sdk::{Digest, Error, ErrorKind, Host, Reference, Result, TopLevel};
 use sha2::{Digest as _, Sha256};
 
@@ -230,48 +229,37 @@ impl<'a> Preparation<'a> {
         };
         self.made.push(tree.clone());
         let tar_split = staging.files.next();
-        let unpacker = Unpacker::new(&tree, &tar_split, self.store.rules())?;
-        let unpacked = if let Some(Content::Archive(path)) = staged.map(|it| &it.content) {
+        let mut unpacker = Unpacker::new(&tree, &tar_split, self.store.rules())?;
+        if let Some(Content::Archive(path)) = staged.map(|it| &it.content) {
             let mut file = File::open(path).map_err(|error| failed("open", path, error))?;
-            self.unpack(unpacker, |buffer| {
-                loop {
-                    match file.read(buffer) {
-                        Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                        read => return read.map_err(|error| failed("read", path, error)),
-                    }
-                }
-            })?
+            let reading = |error| failed("read", path, error);
+            drain(&mut file, self.host, reading, |bytes| unpacker.push(bytes))?;
         } else {
-            let mut hash = Sha256::new();
-            let mut assembled = self.assembled(layer)?;
-            let unpacked = self.unpack(unpacker, |buffer| {
-                let count = assembled.fill(buffer)?;
-                hash.update(&buffer[..count]);
-                Ok(count)
-            })?;
-            if digest_of(hash) != layer.diff_id {
-                let message = format!("the store's layer of diff ID {} is damaged", layer.diff_id);
-                return Err(broken(message));
-            }
-            unpacked
-        };
+            self.unpack_assembled(layer, &mut unpacker)?;
+        }
+        let unpacked = unpacker.finish()?;
         let record = self.record(layer, staged, &unpacked);
         Ok(NewLayer { layer: record, tree, tar_split, has_root: unpacked.has_root })
     }
 
-    fn unpack(
-        &self,
-        mut unpacker: Unpacker,
-        mut read: impl FnMut(&mut [u8]) -> Result<usize>,
-    ) -> Result<Unpacked> {
+    /// Unpacks what the store, or this image, has upon other layers.
+    fn unpack_assembled(&self, layer: &Wanted, unpacker: &mut Unpacker) -> Result<()> {
+        let mut assembled = self.assembled(layer)?;
+        let mut hash = Sha256::new();
         let mut buffer = vec![0; 256 << 10];
         loop {
-            self.host.check_cancelled()?;
-            match read(&mut buffer)? {
-                0 => return unpacker.finish(),
-                count => unpacker.push(&buffer[..count])?,
+            let count = assembled.fill(&mut buffer)?;
+            if count == 0 {
+                break;
             }
+            hash.update(&buffer[..count]);
+            unpacker.push(&buffer[..count])?;
         }
+        if digest_of(hash) != layer.diff_id {
+            let message = format!("the store's layer of diff ID {} is damaged", layer.diff_id);
+            return Err(broken(message));
+        }
+        Ok(())
     }
 
     /// Opens the archive of a layer that the store, or this image, has upon other layers.

@@ -221,6 +221,11 @@ fn diff_id_of(found: &FoundLayer) -> Result<Digest> {
     })
 }
 
+/// Tells whether a layer's files are kept where composefs has them.
+fn is_composefs(store: &Store, found: &FoundLayer) -> bool {
+    store.tree(&found.home, &found.layer.id).with_file_name("composefs-data").exists()
+}
+
 /// A layer's archive, made again from its files.
 pub(crate) struct Assembled {
     split: TarSplit<File>,
@@ -242,12 +247,11 @@ impl Assembled {
     /// [`ErrorKind::Unsupported`] for a layer that cannot be given back bit for bit.
     pub fn open(store: &Store, found: &FoundLayer, host: &Host) -> Result<Self> {
         let (home, id) = (&found.home, &found.layer.id);
-        let tree = store.tree(home, id);
-        if tree.with_file_name("composefs-data").exists() {
+        if is_composefs(store, found) {
             return Err(Error::unsupported(format!("layer {id} is kept with composefs"))
                 .with_hint("podman, buildah and skopeo can read it"));
         }
-        let mut trees = vec![tree];
+        let mut trees = vec![store.tree(home, id)];
         // A layer that was made for other owners has its files in the one that it was made from.
         if !found.layer.uidmap.is_empty() || !found.layer.gidmap.is_empty() {
             let lower = fs::read_to_string(trees[0].with_file_name("lower")).unwrap_or_default();
@@ -263,9 +267,7 @@ impl Assembled {
 
     /// Tells whether a layer's archive can be made again, as far as that shows at once.
     pub fn is_possible(store: &Store, found: &FoundLayer) -> bool {
-        let (home, id) = (&found.home, &found.layer.id);
-        let composefs = store.tree(home, id).with_file_name("composefs-data");
-        store.tar_split(home, id).is_file() && !composefs.exists()
+        store.tar_split(&found.home, &found.layer.id).is_file() && !is_composefs(store, found)
     }
 
     /// Opens trees, of which only the first has to be there, and a tar-split.

@@ -7,12 +7,22 @@ use serde::Deserialize;
 
 use super::image::{Content, Image, Index};
 use crate::{
-    Committed, Descriptor, Destination, Digest, Error, ErrorKind, ImageRef, RawManifest, Result,
-    Session, Signature, Source,
+    Committed, Descriptor, Destination, Digest, Error, ErrorKind, Host, ImageRef, Options,
+    PlatformChoice, RawManifest, Result, Session, Signature, Source,
 };
 
 /// Bytes handed over at a time.
 pub const CHUNK: usize = 256 * 1024;
+
+/// Makes a session without options, on the platform of this machine.
+pub fn session(host: Host) -> Session {
+    Session {
+        options: Options::default(),
+        platform: PlatformChoice::default(),
+        temp_dir: std::env::temp_dir(),
+        host,
+    }
+}
 
 /// Writes an image with its signatures and commits it.
 ///

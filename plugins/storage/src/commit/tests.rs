@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use diolkos_sdk::conformance::drive;
+use diolkos_sdk::conformance::drive::{self, session};
 use diolkos_sdk::conformance::image::{Content, Family, Image, Recipe, noise, tar};
 use diolkos_sdk::{
     BlobRole, BlobWanted, Destination as _, Error, ErrorKind, Host, HostServices, ImageRef as _,
-    LogLevel, Options, PlatformChoice, Result, Session,
+    LogLevel, Result,
 };
 
 use crate::config::Places;
@@ -34,15 +34,6 @@ impl HostServices for Meddler {
     }
 
     fn log(&self, _: LogLevel, _: &str) {}
-}
-
-fn session(host: Host) -> Session {
-    Session {
-        options: Options::default(),
-        platform: PlatformChoice::default(),
-        temp_dir: std::env::temp_dir(),
-        host,
-    }
 }
 
 /// How the new image gets the layers that the old one has.

@@ -12,6 +12,8 @@ use diolkos_sdk::{Host, Result};
 use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use crate::unpack::OF_THE_PLACE;
+
 /// Copies what is in one directory into another, which is there and empty, and gives that the
 /// first's mode, owner and times. Hard links within the tree stay hard links. Where the process
 /// `is_confined`, attributes that it may not set are left out, as they are when layers are unpacked.
@@ -128,8 +130,7 @@ fn names_of_xattrs(path: &Path) -> io::Result<Vec<OsString>> {
         Err(error) => return Err(error.into()),
     };
     let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    // What a file is to SELinux, the place says where it is made.
-    let names = names.filter(|name| *name != b"security.selinux");
+    let names = names.filter(|name| *name != OF_THE_PLACE);
     Ok(names.map(|name| OsString::from_vec(name.to_vec())).collect())
 }
 

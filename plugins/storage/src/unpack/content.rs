@@ -16,8 +16,6 @@ static CHECKSUM: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_GO_ISO
 
 /// An entry whose content is coming.
 pub(super) struct Content {
-    /// As the archive has it.
-    name: Vec<u8>,
     /// Bytes that came.
     count: u64,
     to: To,
@@ -28,8 +26,8 @@ enum To {
     File(Box<(File, Entry, Digest<'static, u64, Table<16>>)>),
     /// Into the parts of a file with holes, and into the tar-split.
     Sparse(Box<(File, Entry, Parts)>),
-    /// Into the tar-split alone.
-    Nowhere,
+    /// Into the tar-split alone; the name is as the archive has it.
+    Nowhere(Vec<u8>),
 }
 
 /// What is known of an entry at its end.
@@ -45,19 +43,18 @@ pub(super) struct Done {
 impl Content {
     /// For a regular file.
     pub fn file(file: File, entry: Entry) -> Self {
-        let to = To::File(Box::new((file, entry, CHECKSUM.digest())));
-        Self { name: name_of(&to), count: 0, to }
+        Self { count: 0, to: To::File(Box::new((file, entry, CHECKSUM.digest()))) }
     }
 
     /// For a file with holes.
     pub fn sparse(file: File, entry: Entry, map: Vec<(u64, u64)>) -> Self {
-        let to = To::Sparse(Box::new((file, entry, Parts { map, at: 0, within: 0 })));
-        Self { name: name_of(&to), count: 0, to }
+        let parts = Parts { map, at: 0, within: 0 };
+        Self { count: 0, to: To::Sparse(Box::new((file, entry, parts))) }
     }
 
     /// For what has no content, or none that anybody keeps.
     pub fn nowhere(name: Vec<u8>) -> Self {
-        Self { name, count: 0, to: To::Nowhere }
+        Self { count: 0, to: To::Nowhere(name) }
     }
 
     /// Takes the next bytes; those that the tree does not keep go to `inline`.
@@ -74,7 +71,7 @@ impl Content {
                 let (file, entry, parts) = &mut **file;
                 parts.write(bytes, file, entry)
             }
-            To::Nowhere => {
+            To::Nowhere(_) => {
                 inline.extend_from_slice(bytes);
                 Ok(())
             }
@@ -83,29 +80,21 @@ impl Content {
 
     /// Ends the entry: its file gets what else it has.
     pub fn finish(self, tree: &mut Tree) -> Result<Done> {
-        let Self { name, count, to } = self;
-        let done = |size, checksum| Done { name, size, checksum, in_archive: count };
+        let Self { count, to } = self;
+        let done = |name, size, checksum| Done { name, size, checksum, in_archive: count };
         Ok(match to {
             To::File(file) => {
                 let (file, entry, sum) = *file;
                 tree.attributes_of_file(&file, &entry)?;
-                done(count, sum.finalize())
+                done(entry.name, count, sum.finalize())
             }
             To::Sparse(file) => {
                 let (file, entry, _) = *file;
                 tree.attributes_of_file(&file, &entry)?;
-                done(0, 0)
+                done(entry.name, 0, 0)
             }
-            To::Nowhere => done(0, 0),
+            To::Nowhere(name) => done(name, 0, 0),
         })
-    }
-}
-
-fn name_of(to: &To) -> Vec<u8> {
-    match to {
-        To::File(file) => file.1.name.clone(),
-        To::Sparse(file) => file.1.name.clone(),
-        To::Nowhere => Vec::new(),
     }
 }
 

@@ -7,8 +7,8 @@ use tar_core::{EntryType, PaxExtensions};
 
 /// Where in a header its type is.
 const TYPE: usize = 156;
-/// An extended attribute that is the host's business.
-const IGNORED: &[u8] = b"security.selinux";
+/// An extended attribute that no layer has: what a file is to SELinux, the place says where it is.
+pub(crate) const OF_THE_PLACE: &[u8] = b"security.selinux";
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Entry {
             xattrs: parsed
                 .xattrs
                 .iter()
-                .filter(|(name, value)| &**name != IGNORED && !value.is_empty())
+                .filter(|(name, value)| &**name != OF_THE_PLACE && !value.is_empty())
                 .map(|(name, value)| (name.to_vec(), value.to_vec()))
                 .collect(),
         })

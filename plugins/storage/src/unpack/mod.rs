@@ -28,7 +28,7 @@ use tar_core::parse::{Limits, ParseEvent, Parser};
 
 use self::content::Content;
 use self::entry::Entry;
-pub(crate) use self::entry::clean;
+pub(crate) use self::entry::{OF_THE_PLACE, clean};
 use self::tree::Tree;
 use crate::tar_split::TarSplitWriter;
 

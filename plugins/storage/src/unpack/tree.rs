@@ -258,10 +258,10 @@ impl Tree {
         let mut todo = vec![name.to_vec()];
         while let Some(name) = todo.pop() {
             let dir = self.directory(&name, false).map_err(|error| self.error(&name, error))?;
-            let cannot = |error| failed("read", &self.path, error);
-            let entries = fs::read_dir(by_descriptor(&dir, b".")).map_err(cannot)?;
+            let entries = fs::read_dir(by_descriptor(&dir, b"."))
+                .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+                .map_err(|error| failed("read", &self.shown(&name), error))?;
             for entry in entries {
-                let entry = entry.map_err(|error| failed("read", &self.path, error))?;
                 let mut below = name.clone();
                 if !below.is_empty() {
                     below.push(b'/');
