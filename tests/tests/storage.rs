@@ -269,6 +269,16 @@ fn one_of_an_index_is_found_by_the_digest_of_either() {
     assert_eq!(ours.images().len(), 2);
 }
 
+/// Makes a home with an empty store and with busy images of these seeds to copy from.
+fn overlay_store(seeds: &[u32]) -> (Home, Store) {
+    let home = Home::new();
+    let store = Store::new(&home, "overlay", "store");
+    for seed in seeds {
+        busy_image(&home, *seed);
+    }
+    (home, store)
+}
+
 /// Prepares a copy of a thousand small files and some noise, and returns the image.
 fn busy_image(home: &Home, seed: u32) -> Image {
     let files = |part: u32| {
@@ -369,10 +379,7 @@ fn killed_at_any_moment_the_store_is_as_good_as_before() {
     if !require_root() || require("podman").is_none() {
         return;
     }
-    let home = Home::new();
-    let store = Store::new(&home, "overlay", "store");
-    busy_image(&home, 10);
-    busy_image(&home, 50);
+    let (home, store) = overlay_store(&[10, 50]);
     Store::copy(&home, "oci:in50:1", &store.reference("localhost/old:1"));
     let podman = || store.program(&home, "podman");
     let begin = Instant::now();
@@ -482,10 +489,7 @@ fn what_is_not_known_is_refused_and_left_as_it_is() {
     if !require_root() {
         return;
     }
-    let home = Home::new();
-    let store = Store::new(&home, "overlay", "store");
-    busy_image(&home, 10);
-    busy_image(&home, 20);
+    let (home, store) = overlay_store(&[10, 20]);
     Store::copy(&home, "oci:in10:1", &store.reference("localhost/a:1"));
     let refused = |conf: Option<&str>, reference: &str, words: &[&str]| {
         let before = tree(&store.root).unwrap();
@@ -544,10 +548,7 @@ fn lost_links_are_made_again() {
     if !require_root() || require("podman").is_none() {
         return;
     }
-    let home = Home::new();
-    let store = Store::new(&home, "overlay", "store");
-    busy_image(&home, 10);
-    busy_image(&home, 20);
+    let (home, store) = overlay_store(&[10, 20]);
     Store::copy(&home, "oci:in10:1", &store.reference("localhost/a:1"));
     // Of one layer the link's name is lost, of the others the link.
     let base = store.layers()[0]["id"].as_str().unwrap().to_owned();
@@ -793,9 +794,7 @@ fn a_layer_that_was_pulled_by_parts_is_read_where_its_diff_id_is_known() {
     if !require_root() {
         return;
     }
-    let home = Home::new();
-    let store = Store::new(&home, "overlay", "store");
-    busy_image(&home, 10);
+    let (home, store) = overlay_store(&[10]);
     Store::copy(&home, "oci:in10:1", &store.reference("localhost/a:1"));
     let file = store.root.join("overlay-layers/layers.json");
     let mut layers = store.layers();
@@ -822,9 +821,7 @@ fn images_that_are_kept_apart_from_containers_are_read() {
     if !require_root() {
         return;
     }
-    let home = Home::new();
-    let store = Store::new(&home, "overlay", "store");
-    busy_image(&home, 10);
+    let (home, store) = overlay_store(&[10]);
     Store::copy(&home, "oci:in10:1", &store.reference("localhost/a:1"));
     // As a store has it with `imagestore`: of layers, only the tar-splits are in its own directory.
     let apart = home.path("apart");
