@@ -384,7 +384,7 @@ fn killed_at_any_moment_the_store_is_as_good_as_before() {
     let podman = || store.program(&home, "podman");
     let begin = Instant::now();
     Store::copy(&home, "oci:in10:1", &store.reference("localhost/new:1"));
-    let whole = begin.elapsed();
+    let mut whole = begin.elapsed();
     let (mut killed, mut left) = (0, 0);
     for round in 0..50_u32 {
         podman().args(["rmi", "localhost/new:1"]).succeed();
@@ -404,7 +404,10 @@ fn killed_at_any_moment_the_store_is_as_good_as_before() {
         let mounted = podman().args(["image", "mount", "localhost/old:1"]).succeed().stdout;
         assert!(Path::new(mounted.trim()).join("d1/0/0").exists(), "{round}");
         podman().args(["image", "unmount", "localhost/old:1"]).succeed();
+        // As long as the last one took: the machine has other things to do at times.
+        let begin = Instant::now();
         Store::copy(&home, "oci:in10:1", &store.reference("localhost/new:1"));
+        whole = begin.elapsed();
         assert_eq!(store.unsound(), Vec::<String>::new(), "{round}");
     }
     assert!(killed >= 25, "{killed} of 50 were killed on the way");
