@@ -158,6 +158,8 @@ impl Store {
             if name == "tmp" {
                 let left = names(&self.dir("layers").join(name));
                 wrong.extend(left.into_iter().map(|name| format!("{name} is left")));
+            } else if name.starts_with(".tmp-") {
+                wrong.push(format!("{name} is left"));
             } else if !is_other && !ids.contains(id) {
                 wrong.push(format!("{name} belongs to no layer"));
             }

@@ -5,9 +5,10 @@
 //! be known.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use diolkos_formats::files;
@@ -262,18 +263,24 @@ impl<T: DeserializeOwned + Serialize> Records<T> {
 }
 
 /// Writes a file that appears, whole and on disk, in place of the one that was there.
+///
+/// The caller has the lock without which nobody writes it. So one name does for what is half
+/// written, and what a killed program left there goes the next time.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let failed = |error| files::failed("write", path, error);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut file = tempfile::Builder::new()
-        .prefix(&format!(".tmp-{name}"))
-        .permissions(fs::Permissions::from_mode(0o600))
-        .tempfile_in(files::parent_of(path))
-        .map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    file.as_file().sync_data().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    let mut name = OsString::from(".tmp-");
+    name.push(path.file_name().unwrap_or_default());
+    let half = path.with_file_name(name);
+    let _ = fs::remove_file(&half);
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(&half, path)
+    };
+    write().map_err(|error| {
+        let _ = fs::remove_file(&half);
+        files::failed("write", path, error)
+    })
 }
 
 /// Returns the time as the records have it.
@@ -311,6 +318,16 @@ mod tests {
         assert!(layer.may_be_built_upon().unwrap_err().message().contains("mapped"));
         let image: Image = serde_json::from_str(r#"{"id":"a","shape":1}"#).unwrap();
         assert!(image.may_be_changed().is_err());
+    }
+
+    #[test]
+    fn what_a_killed_program_half_wrote_goes_with_the_next_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("layers.json");
+        fs::write(dir.path().join(".tmp-layers.json"), "[{\"id\":").unwrap();
+        Records::<Layer>(Vec::new()).write(&path).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "[]");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
