@@ -374,6 +374,76 @@ fn writers_of_ours_and_podman_lose_nothing_of_each_other() {
     }
 }
 
+/// Lets a command be killed when it first, second, ... makes a system call of this name.
+fn killed_at(home: &Home, call: &str, count: u32, command: &Command) -> Command {
+    let mut traced = home.command("strace");
+    traced.args(["-f", "-qq", "-o", "trace", "-e", &format!("trace=/^{call}")]);
+    traced.args(["-e", &format!("inject=/^{call}:signal=KILL:when={count}")]);
+    traced.arg(command.get_program()).args(command.get_args());
+    traced
+}
+
+#[test]
+fn killed_at_each_change_of_the_store_the_next_copy_mends_it() {
+    if !require_root() || require("podman").is_none() || require("strace").is_none() {
+        return;
+    }
+    for driver in DRIVERS {
+        let home = Home::new();
+        let store = Store::new(&home, driver, "store");
+        let base = || LayerForm::new(Layer::new().file("base", "below"), Packing::Gzip);
+        for name in ["old", "new"] {
+            let own = Layer::new().file(&format!("d/{name}"), name);
+            let layers = [base(), LayerForm::new(own, Packing::Gzip)];
+            let image = Image::new(Format::Oci, Platform::AMD64, &layers);
+            image.write_layout(&home.path(name), "1").unwrap();
+        }
+        let (old, new) = (store.reference("localhost/old:1"), store.reference("localhost/new:1"));
+        let delete = || {
+            let mut command = home.command(built_program());
+            command.args(["delete", &new]);
+            command
+        };
+        let copy = || Store::copying(&home, "oci:new:1", &new);
+        Store::copy(&home, "oci:old:1", &old);
+        copy().succeed();
+        for deletes in [false, true] {
+            let mut kills = 0;
+            for call in ["mkdir", "rename", "symlink", "fdatasync", "unlink", "rmdir"] {
+                for count in 1.. {
+                    let command = if deletes {
+                        delete()
+                    } else {
+                        delete().succeed();
+                        copy()
+                    };
+                    let what = format!("{driver}, deletes: {deletes}, {call} {count}");
+                    let outcome = killed_at(&home, call, count, &command).run();
+                    if outcome.code.is_some() {
+                        outcome.expect_success();
+                        break;
+                    }
+                    kills += 1;
+                    // The one that comes next is now podman, now we.
+                    if count % 2 == 0 {
+                        let listed = store.program(&home, "podman").arg("images").succeed();
+                        assert!(listed.stdout.contains("localhost/old"), "{what}: {listed:?}");
+                    }
+                    copy().succeed();
+                    assert_eq!(store.unsound(), Vec::<String>::new(), "{what}");
+                }
+                copy().succeed();
+            }
+            assert!(kills > 15, "{driver}, deletes: {deletes}: {kills}");
+        }
+        for (name, reference) in [("old", &old), ("new", &new)] {
+            Store::copy(&home, reference, &format!("oci:back-{name}:1"));
+            let back = Layout::new(home.path(format!("back-{name}")));
+            assert_eq!(back.unsound().unwrap(), Vec::<String>::new());
+        }
+    }
+}
+
 #[test]
 fn killed_at_any_moment_the_store_is_as_good_as_before() {
     if !require_root() || require("podman").is_none() {

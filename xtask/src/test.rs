@@ -18,7 +18,7 @@ pub struct Request {
 }
 
 /// Programs that tests use, each with the Debian package it is in.
-const PEERS: [(&str, &str); 17] = [
+const PEERS: [(&str, &str); 18] = [
     ("skopeo", "skopeo"),
     ("podman", "podman"),
     ("buildah", "buildah"),
@@ -36,6 +36,7 @@ const PEERS: [(&str, &str); 17] = [
     ("mksquashfs", "squashfs-tools"),
     ("fakeroot", "fakeroot"),
     ("newuidmap", "uidmap"),
+    ("strace", "strace"),
 ];
 
 /// Installs, builds and tests.

@@ -394,7 +394,7 @@ impl NewImage {
     fn write(&self, store: &Store, id: &str, top_layer: &str, host: &Host) -> Result<()> {
         let lock = Lock::write(&store.images_lock(), host)?;
         let path = store.images_file();
-        let mut images = Records::<Image>::read(&path)?;
+        let mut images = Records::<Image>::read_to_write(&path)?;
         let dir = store.image_dir(store.root(), id);
         let at = images.0.iter().position(|record| record.value.id == id);
         let mut image = match at {

@@ -54,7 +54,7 @@ fn delete_image(store: &Store, id: &str, trees: &Temporary, host: &Host) -> Resu
     {
         let mut layers = store.write(host)?;
         let images_lock = Lock::write(&store.images_lock(), host)?;
-        let mut images = Records::<Image>::read(&store.images_file())?;
+        let mut images = Records::<Image>::read_to_write(&store.images_file())?;
         let Some(at) = images.0.iter().position(|record| record.value.id == id) else {
             let message = format!("image {id} was removed meanwhile");
             return Err(Error::new(ErrorKind::ImageNotFound, message));

@@ -149,8 +149,8 @@ impl Store {
         temporary::recover(&self.temporary_root(), host);
         temporary::recover(&self.temporary_files_root(), host);
         let dir = self.layers_dir(self.root());
-        let stable = Records::read(&dir.join("layers.json"))?;
-        let volatile = Records::read(&dir.join("volatile-layers.json"))?;
+        let stable = Records::read_to_write(&dir.join("layers.json"))?;
+        let volatile = Records::read_to_write(&dir.join("volatile-layers.json"))?;
         let mut writing = Writing { store: self, lock, _store_lock: store_lock, stable, volatile };
         let incomplete: Vec<String> = writing
             .records()

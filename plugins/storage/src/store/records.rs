@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use diolkos_formats::files;
 use diolkos_sdk::{Digest, Error, Result};
@@ -245,6 +245,16 @@ impl<T: DeserializeOwned + Serialize> Records<T> {
         records.collect::<Result<_>>().map(Self)
     }
 
+    /// Reads a file whose lock for writing the caller has, and removes what a killed program left
+    /// of its own writing.
+    ///
+    /// # Errors
+    /// Those of [`Records::read`].
+    pub fn read_to_write(path: &Path) -> Result<Self> {
+        let _ = fs::remove_file(half_written(path));
+        Self::read(path)
+    }
+
     /// Replaces a file in one step. It is on disk before it has its name.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut text = vec![b'['];
@@ -264,12 +274,9 @@ impl<T: DeserializeOwned + Serialize> Records<T> {
 
 /// Writes a file that appears, whole and on disk, in place of the one that was there.
 ///
-/// The caller has the lock without which nobody writes it. So one name does for what is half
-/// written, and what a killed program left there goes the next time.
+/// The caller has the lock without which nobody writes it.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = OsString::from(".tmp-");
-    name.push(path.file_name().unwrap_or_default());
-    let half = path.with_file_name(name);
+    let half = half_written(path);
     let _ = fs::remove_file(&half);
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half)?;
@@ -281,6 +288,14 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&half);
         files::failed("write", path, error)
     })
+}
+
+/// Returns where a file is written before it has its name. It is one place, not one for each time,
+/// so that what a killed program left there is found.
+fn half_written(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".tmp-");
+    name.push(path.file_name().unwrap_or_default());
+    path.with_file_name(name)
 }
 
 /// Returns the time as the records have it.
@@ -321,13 +336,17 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_program_half_wrote_goes_with_the_next_write() {
+    fn what_a_killed_program_half_wrote_goes_with_the_next_one_to_write() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("layers.json");
-        fs::write(dir.path().join(".tmp-layers.json"), "[{\"id\":").unwrap();
-        Records::<Layer>(Vec::new()).write(&path).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "[]");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let left = || fs::write(dir.path().join(".tmp-layers.json"), "[{\"id\":").unwrap();
+        let files = || fs::read_dir(dir.path()).unwrap().count();
+        left();
+        let none = Records::<Layer>::read_to_write(&path).unwrap();
+        assert_eq!(files(), 0);
+        left();
+        none.write(&path).unwrap();
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), files()), ("[]", 1));
     }
 
     #[test]
