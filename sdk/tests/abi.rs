@@ -65,6 +65,7 @@ fn refused(path: &Path) -> String {
 fn a_plugin_of_abi_1_0_keeps_every_promise_in_this_host() {
     let plugin = abi::load(&library("old")).unwrap();
     assert_eq!(plugin.abi, (1, 0));
+    assert!(plugin.compared, "it does not say what it was built from");
     let (name, transport) = plugin.transports.into_iter().next().unwrap();
     assert_eq!(name, "memory");
     let words = ["source", "destination", "delete", "signatures", "several-images"];
@@ -92,6 +93,7 @@ fn the_frozen_interface_of_abi_1_0_is_the_one_this_host_has() {
 #[test]
 fn a_plugin_whose_root_table_has_grown_loads_in_this_host() {
     let plugin = abi::load(&library("newer")).unwrap();
+    assert!(plugin.compared);
     let (name, transport) = &plugin.transports[0];
     assert_eq!(name, "newer");
     assert_eq!(transport.parse("x").unwrap().names().details, "x");
@@ -101,6 +103,7 @@ fn a_plugin_whose_root_table_has_grown_loads_in_this_host() {
 #[test]
 fn a_plugin_that_panics_in_every_call_gives_errors_and_does_no_harm() {
     let plugin = abi::load(&library("panics")).unwrap();
+    assert!(!plugin.compared, "it was built from the interface that this program has");
     let transport = &plugin.transports[0].1;
     let session = session();
     let panicked = |error: Option<Error>, call: &str| {

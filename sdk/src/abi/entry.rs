@@ -22,7 +22,37 @@ pub(crate) const BINDING_ABI_STABLE: u32 = 1;
 #[cfg(feature = "load")]
 pub(crate) const SYMBOL: &str = "diolkos_plugin_header";
 
-/// What the exported function returns. Its layout never changes, in any version.
+/// The size of the first headers of ABI 1.0, in bytes. They are how every header begins.
+#[cfg(feature = "load")]
+pub(crate) const FIRST_SIZE: u32 = 32;
+/// The size of a header, in bytes.
+pub(crate) const SIZE: u32 = 40;
+const _: () = assert!(size_of::<EntryHeader>() == SIZE as usize);
+
+/// Stands for the types that cross: a hash of what they are compiled from, with `abi_stable`'s
+/// version. Where it is the same on both sides the layouts are, since neither the compiler nor its
+/// options have a say in them.
+pub(crate) const INTERFACE: u64 = {
+    let hash = fnv_1a(0xcbf2_9ce4_8422_2325, include_bytes!("entry.rs"));
+    let hash = fnv_1a(hash, include_bytes!("objects.rs"));
+    let hash = fnv_1a(hash, include_bytes!("types.rs"));
+    let version = abi_stable::ABI_STABLE_VERSION.version;
+    // SAFETY: these are address and length of a text that lives forever; what would say so safely is
+    // no constant function.
+    fnv_1a(hash, unsafe { std::slice::from_raw_parts(version.as_ptr(), version.len()) })
+};
+
+/// Goes on with an FNV-1a hash.
+const fn fnv_1a(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut index = 0;
+    while index < bytes.len() {
+        hash = (hash ^ bytes[index] as u64).wrapping_mul(0x0100_0000_01b3);
+        index += 1;
+    }
+    hash
+}
+
+/// What the exported function returns. Its fields never change, in any version; others may follow.
 #[repr(C)]
 pub struct EntryHeader {
     /// `DIOLKOS` and a NUL byte.
@@ -35,34 +65,46 @@ pub struct EntryHeader {
     pub(crate) binding: u32,
     /// For binding 1, an `abi_stable::library::LibHeader`.
     pub(crate) root: *const LibHeader,
+    /// [`INTERFACE`] as it was when the plugin was built; 0 where it is not known. The first headers
+    /// of ABI 1.0 end before it.
+    pub(crate) interface: u64,
 }
 
 // SAFETY: the header is immutable, and `root` points to a static that may be shared.
 unsafe impl Sync for EntryHeader {}
 
-/// Makes the entry header around a library header.
-pub const fn header(root: &'static LibHeader) -> EntryHeader {
+/// Makes the entry header around the root module that [`own_root`] describes.
+pub const fn header(root: &'static OwnRoot) -> EntryHeader {
+    EntryHeader { interface: INTERFACE, ..header_of_any_root(&root.0) }
+}
+
+/// Makes an entry header around any root module. Hosts compare its layout with theirs.
+pub const fn header_of_any_root(root: &'static LibHeader) -> EntryHeader {
     EntryHeader {
         magic: MAGIC,
-        size: 32,
+        size: SIZE,
         abi_major: ABI_MAJOR,
         abi_minor: ABI_MINOR,
         binding: BINDING_ABI_STABLE,
         root: std::ptr::from_ref(root),
+        interface: 0,
     }
 }
 
+/// Describes a root module of this crate's own type.
+pub struct OwnRoot(LibHeader);
+
 /// Makes `abi_stable`'s library header around the function that gives the root module.
-pub const fn lib_header(root: extern "C" fn() -> RootModuleResult) -> LibHeader {
+pub const fn own_root(root: extern "C" fn() -> RootModuleResult) -> OwnRoot {
     // SAFETY: `root` is made by `export_plugin!` and returns what `self::root` does: an
     // erased `PluginRootRef`.
-    unsafe { LibHeader::from_constructor::<PluginRootRef>(root, CheckTypeLayout::Yes) }
+    OwnRoot(unsafe { LibHeader::from_constructor::<PluginRootRef>(root, CheckTypeLayout::Yes) })
 }
 
 /// Makes the root module of a plugin from the function that makes its transports.
 pub fn root(transports: extern "C" fn() -> TransportsResult) -> RootModuleResult {
     let root = PluginRoot { transports }.leak_into_prefix();
     // SAFETY: only the pointee's static type is erased, which is what `RootModuleResult` carries;
-    // `lib_header` records the type beside it.
+    // `own_root` records the type beside it.
     RResult::ROk(unsafe { root.to_prefix_ref().cast::<ErasedPrefix>() })
 }

@@ -9,7 +9,10 @@ use abi_stable::abi_stability::abi_checking::check_layout_compatibility;
 use abi_stable::library::{AbiHeaderRef, LibHeader};
 use abi_stable::type_layout::TypeLayout;
 
-use super::entry::{ABI_MAJOR, ABI_MINOR, BINDING_ABI_STABLE, EntryHeader, MAGIC, SYMBOL};
+use super::entry::{
+    ABI_MAJOR, ABI_MINOR, BINDING_ABI_STABLE, EntryHeader, FIRST_SIZE, INTERFACE, MAGIC, SIZE,
+    SYMBOL,
+};
 use super::objects::PluginRootRef;
 use super::{elf, import};
 use crate::model::{Error, ErrorKind, Result, ResultExt};
@@ -21,6 +24,8 @@ pub struct LoadedPlugin {
     pub path: PathBuf,
     /// The ABI the plugin was built for, major and minor.
     pub abi: (u32, u32),
+    /// Whether the layouts of its types were compared, because it was built from another interface.
+    pub compared: bool,
     /// Its transports by name.
     pub transports: Vec<(String, Box<dyn Transport>)>,
 }
@@ -28,7 +33,9 @@ pub struct LoadedPlugin {
 /// Opens a plugin library and makes its transports.
 ///
 /// Nothing of the library's own code runs before its header, its ABI version and the layouts of
-/// everything that crosses have been checked, except what the dynamic linker runs.
+/// everything that crosses have been checked, except what the dynamic linker runs. A library that
+/// was built from the same interface as this program has the same layouts: they are not compared,
+/// which takes longer than all else.
 ///
 /// # Errors
 /// - [`ErrorKind::NotFound`]: there is no such file.
@@ -36,17 +43,22 @@ pub struct LoadedPlugin {
 ///   message names the file, its ABI and the host's.
 pub fn load(path: &Path) -> Result<LoadedPlugin> {
     let header = open(path)?;
-    check_layouts(path, header.root)?;
-    // SAFETY: the layout of the root module and of everything reachable from it was just checked
-    // against ours, and the library is never closed, so the table lives as long as the process.
+    let compared = header.interface != INTERFACE;
+    if compared {
+        check_layouts(path, header.root)?;
+    }
+    // SAFETY: the root module and everything reachable from it has our layouts: it was compiled from
+    // the same text with the same `abi_stable`, or they were just compared. And the library is never
+    // closed, so the table lives as long as the process.
     let root = unsafe { header.root.unchecked_layout::<PluginRootRef>() }
         .map_err(|error| refused(path, format!("its root module does not start: {error}")))?;
     let transports = import::transports(root.transports()())
         .map_err(|error| error.context(format!("cannot start plugin `{}`", path.display())))?;
-    Ok(LoadedPlugin { path: path.to_owned(), abi: header.abi, transports })
+    Ok(LoadedPlugin { path: path.to_owned(), abi: header.abi, compared, transports })
 }
 
-/// Opens a plugin library and returns the ABI it was built for, without making its transports.
+/// Opens a plugin library and returns the ABI it was built for, without making its transports. The
+/// layouts are compared in any case.
 ///
 /// # Errors
 /// As [`load`].
@@ -58,6 +70,7 @@ pub fn inspect(path: &Path) -> Result<(u32, u32)> {
 
 struct Opened {
     abi: (u32, u32),
+    interface: u64,
     root: &'static LibHeader,
 }
 
@@ -93,20 +106,22 @@ fn open(path: &Path) -> Result<Opened> {
     if header.is_null() {
         return Err(refused(path, "its header is missing"));
     }
-    // SAFETY: a plugin's header is a static of at least this size in every ABI version; magic and
-    // size are read one by one before anything is believed.
+    // SAFETY: a plugin's header has these two in every ABI version; they are read one by one before
+    // anything is believed.
     let (magic, size) = unsafe { ((*header).magic, (*header).size) };
     if magic != MAGIC {
         return Err(refused(path, "its header does not begin as a plugin's does"));
     }
-    if usize::try_from(size).unwrap_or(0) < size_of::<EntryHeader>() {
+    if size < FIRST_SIZE {
         return Err(refused(path, format!("its header has only {size} bytes")));
     }
-    // SAFETY: magic and size say that the header is complete.
-    let header: &'static EntryHeader = unsafe { &*header };
-    let abi = (header.abi_major, header.abi_minor);
-    if header.abi_major != ABI_MAJOR {
-        let newer = header.abi_major > ABI_MAJOR;
+    // SAFETY: magic and size say that all that ABI 1.0 has is there.
+    let (abi, binding, root) =
+        unsafe { (((*header).abi_major, (*header).abi_minor), (*header).binding, (*header).root) };
+    // SAFETY: it is read where the size says that it is there.
+    let interface = if size >= SIZE { unsafe { (*header).interface } } else { 0 };
+    if abi.0 != ABI_MAJOR {
+        let newer = abi.0 > ABI_MAJOR;
         return Err(refused(
             path,
             format!(
@@ -120,24 +135,24 @@ fn open(path: &Path) -> Result<Opened> {
             "install a newer version of the plugin"
         }));
     }
-    if header.binding != BINDING_ABI_STABLE {
+    if binding != BINDING_ABI_STABLE {
         return Err(refused(
             path,
-            format!("it is bound in a way this program does not know ({})", header.binding),
+            format!("it is bound in a way this program does not know ({binding})"),
         )
         .with_hint("install a newer diolkos"));
     }
-    if header.root.is_null() {
+    if root.is_null() {
         return Err(refused(path, "its root module is missing"));
     }
     // SAFETY: `AbiHeaderRef` is a transparent reference to the `AbiHeader` that every `LibHeader`
     // begins with; `upgrade` compares its magic text and version before the rest is believed.
-    let reference = unsafe { std::mem::transmute::<*const LibHeader, AbiHeaderRef>(header.root) };
+    let reference = unsafe { std::mem::transmute::<*const LibHeader, AbiHeaderRef>(root) };
     let root = reference.upgrade().map_err(|error| {
         refused(path, "it was built with an incompatible version of abi_stable")
             .with_source(error.to_string())
     })?;
-    Ok(Opened { abi, root })
+    Ok(Opened { abi, interface, root })
 }
 
 /// Compares every layout that is reachable from the root module with ours.

@@ -11,7 +11,8 @@
 //! - `export` (plugin's side) turns an author's traits into those tables and catches panics;
 //!   `import` (host's side) turns tables back into the author's traits, so that the engine sees no
 //!   difference between a transport that is linked in and one that is loaded.
-//! - `load` (feature `load`): opens a library.
+//! - `load` (feature `load`): opens a library. Layouts are compared unless the header says that the
+//!   library was built from the very text of these modules.
 //! - [`layout`]: a dump of every layout, compared with a golden copy by a test.
 //!
 //! The types of ABI 1 are frozen. New abilities are *extensions*: messages by name
@@ -51,7 +52,7 @@ pub fn linked(
 /// What [`export_plugin!`](crate::export_plugin) expands to needs; not for direct use.
 #[doc(hidden)]
 pub mod macro_support {
-    pub use super::entry::{LibHeader, RootModuleResult, header, lib_header, root};
+    pub use super::entry::{OwnRoot, RootModuleResult, header, header_of_any_root, own_root, root};
     pub use super::export::transports;
     pub use super::objects::TransportsResult;
 }
@@ -88,10 +89,9 @@ macro_rules! export_plugin {
             extern "C" fn root() -> $crate::abi::macro_support::RootModuleResult {
                 $crate::abi::macro_support::root(transports)
             }
-            static LIB_HEADER: $crate::abi::macro_support::LibHeader =
-                $crate::abi::macro_support::lib_header(root);
-            static HEADER: $crate::abi::EntryHeader =
-                $crate::abi::macro_support::header(&LIB_HEADER);
+            static ROOT: $crate::abi::macro_support::OwnRoot =
+                $crate::abi::macro_support::own_root(root);
+            static HEADER: $crate::abi::EntryHeader = $crate::abi::macro_support::header(&ROOT);
 
             // SAFETY: the name is Diolkos's own and exported once per shared library, so that it
             // clashes with no other symbol.

@@ -34,7 +34,7 @@ macro_rules! plugin_with_root {
         static LIB_HEADER: LibHeader =
             unsafe { LibHeader::from_constructor::<PluginRootRef>(root, CheckTypeLayout::Yes) };
         static HEADER: diolkos_sdk::abi::EntryHeader =
-            diolkos_sdk::abi::macro_support::header(&LIB_HEADER);
+            diolkos_sdk::abi::macro_support::header_of_any_root(&LIB_HEADER);
 
         // SAFETY: the name is Diolkos's own and exported once per shared library.
         #[unsafe(no_mangle)]
