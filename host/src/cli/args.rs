@@ -27,6 +27,16 @@ pub struct CommandLine {
 
 /// Makes the command line for the transports that are installed.
 pub fn command_line(personality: Personality, transports: &Transports) -> CommandLine {
+    command_line_for(personality, transports, |_| true)
+}
+
+/// Makes the command line with the flags of transports for those commands alone whose names are
+/// `wanted`, which saves much of the time that a short command takes.
+pub fn command_line_for(
+    personality: Personality,
+    transports: &Transports,
+    wanted: impl Fn(&str) -> bool,
+) -> CommandLine {
     let name = personality.name();
     let usable = || transports.usable().map(|(transport, _)| transport);
     let mut root = Command::new(name)
@@ -58,6 +68,10 @@ pub fn command_line(personality: Personality, transports: &Transports) -> Comman
     let globals: BTreeSet<_> =
         globals.into_iter().chain(global.iter().map(|flag| flag.long.clone())).collect();
     for (mut command, images) in commands {
+        if !wanted(command.get_name()) {
+            root = root.subcommand(command);
+            continue;
+        }
         let mut reserved = globals.clone();
         reserved.extend(longs(&command));
         let flags = Flags::of_command(command.get_name(), images, usable(), &reserved);

@@ -37,6 +37,7 @@ mod usage;
 mod values;
 
 use std::ffi::OsString;
+use std::mem::ManuallyDrop;
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
@@ -107,7 +108,15 @@ fn run(args: &[OsString], console: &Arc<Console>, cancellation: &Cancellation) -
     if !environment.elevated && user_namespace::is_needed(args, &transports) {
         return Err(user_namespace::enter(args, |text| console.warn(text)));
     }
-    let CommandLine { mut command, problems } = args::command_line(personality, &transports);
+    // What is no word of the command line cannot be its command.
+    let is_said = |command: &str| args.iter().any(|arg| arg == command);
+    let CommandLine { command, problems } = if is_said(plugin::NAME) {
+        args::command_line(personality, &transports)
+    } else {
+        args::command_line_for(personality, &transports, is_said)
+    };
+    // It goes with the process: taking it apart takes as long as making it.
+    let mut command = ManuallyDrop::new(command);
     let root = match command.try_get_matches_from_mut(args) {
         Ok(matches) => matches,
         Err(help) if !help.use_stderr() => {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use diolkos_sdk::{Error, ErrorKind, Result, ResultExt};
 use serde::{Deserialize, Serialize};
+use toml::de::{DeTable, Deserializer};
 
 /// The version of the manifest format that this program reads.
 pub const MANIFEST_VERSION: u32 = 1;
@@ -194,7 +195,9 @@ impl Manifest {
         struct Version {
             manifest_version: u32,
         }
-        let version: Version = toml::from_str(text).map_err(|error| syntax(path, text, &error))?;
+        let wrong = |error| syntax(path, text, &error);
+        let table = DeTable::parse(text).map_err(wrong)?;
+        let version = Version::deserialize(Deserializer::from(table.clone())).map_err(wrong)?;
         if version.manifest_version != MANIFEST_VERSION {
             return Err(broken(
                 path,
@@ -205,7 +208,7 @@ impl Manifest {
             )
             .with_hint("install the version of the plugin that belongs to this diolkos"));
         }
-        let manifest: Self = toml::from_str(text).map_err(|error| syntax(path, text, &error))?;
+        let manifest = Self::deserialize(Deserializer::from(table)).map_err(wrong)?;
         manifest.check(path).map_err(|why| broken(path, why))?;
         Ok(manifest)
     }
