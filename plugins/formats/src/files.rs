@@ -46,12 +46,18 @@ pub fn os_text(error: &io::Error) -> String {
 /// As the operating system says, and [`ErrorKind::Corrupt`] for a directory, a pipe or a device,
 /// which no image format has, and which could block for ever.
 pub fn open(path: &Path) -> Result<File> {
-    let kind = fs::metadata(path).map_err(|error| failed("open", path, error))?;
-    if !kind.is_file() {
+    open_with_size(path).map(|(file, _)| file)
+}
+
+/// Does [`open`], with the file's size in bytes as it was before.
+fn open_with_size(path: &Path) -> Result<(File, u64)> {
+    let found = fs::metadata(path).map_err(|error| failed("open", path, error))?;
+    if !found.is_file() {
         let message = format!("{} is not a regular file", path.display());
         return Err(Error::new(ErrorKind::Corrupt, message));
     }
-    File::open(path).map_err(|error| failed("open", path, error))
+    let file = File::open(path).map_err(|error| failed("open", path, error))?;
+    Ok((file, found.len()))
 }
 
 /// Reads a whole regular file of at most `limit` bytes.
@@ -59,11 +65,11 @@ pub fn open(path: &Path) -> Result<File> {
 /// # Errors
 /// Those of [`open`], and [`ErrorKind::Corrupt`] for a larger file.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    open(path)?
-        .take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| failed("read", path, error))?;
+    let (file, size) = open_with_size(path)?;
+    // With room for more than the file has, its end is found without a larger buffer.
+    let room = usize::try_from(size.min(limit)).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(room + 64);
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| failed("read", path, error))?;
     if bytes.len() as u64 > limit {
         let message = format!("{} is larger than {limit} bytes", path.display());
         return Err(Error::new(ErrorKind::Corrupt, message));
