@@ -890,6 +890,33 @@ fn a_layer_that_was_pulled_by_parts_is_read_where_its_diff_id_is_known() {
 }
 
 #[test]
+fn a_layer_for_other_owners_has_its_files_in_the_one_below() {
+    if !require_root() {
+        return;
+    }
+    let (home, store) = overlay_store(&[10]);
+    Store::copy(&home, "oci:in10:1", &store.reference("localhost/a:1"));
+    // As a container with owners of its own leaves it: nothing of the layer is in its own tree.
+    let mut layers = store.layers();
+    let layer = layers.iter_mut().find(|layer| !layer["parent"].is_null()).unwrap();
+    layer["uidmap"] = json!([{"container_id": 0, "host_id": 1000, "size": 1}]);
+    let own = store.root.join("overlay").join(layer["id"].as_str().unwrap());
+    let below = store.root.join("overlay/below");
+    fs::create_dir(&below).unwrap();
+    fs::rename(own.join("diff"), below.join("diff")).unwrap();
+    fs::create_dir(own.join("diff")).unwrap();
+    std::os::unix::fs::symlink("../below/diff", store.root.join("overlay/l/BELOW")).unwrap();
+    let lower = fs::read_to_string(own.join("lower")).unwrap();
+    fs::write(own.join("lower"), format!("l/BELOW:{lower}")).unwrap();
+    fs::write(store.root.join("overlay-layers/layers.json"), json!(layers).to_string()).unwrap();
+    Store::copy(&home, &store.reference("localhost/a:1"), "oci:out:1");
+    assert_eq!(Layout::new(home.path("out")).unsound().unwrap(), Vec::<String>::new());
+    fs::write(own.join("lower"), "l/../below/diff").unwrap();
+    let mut copy = Store::copying(&home, &store.reference("localhost/a:1"), "oci:out:2");
+    copy.run().expect_code(1).expect_words(&["lower names what is no link"]);
+}
+
+#[test]
 fn images_that_are_kept_apart_from_containers_are_read() {
     if !require_root() {
         return;

@@ -4,7 +4,7 @@
 //! that is removed meanwhile ends the copy; one that is changed has another digest than its record
 //! says, which the host notices.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -254,13 +254,7 @@ impl Assembled {
         let mut trees = vec![store.tree(home, id)];
         // A layer that was made for other owners has its files in the one that it was made from.
         if !found.layer.uidmap.is_empty() || !found.layer.gidmap.is_empty() {
-            let lower = fs::read_to_string(trees[0].with_file_name("lower")).unwrap_or_default();
-            let links = lower.split(':').filter(|link| !link.is_empty());
-            trees.extend(links.filter_map(|link| {
-                let mut paths =
-                    store.homes().map(|home| home.join(store.driver().name()).join(link));
-                paths.find(|path| path.exists())
-            }));
+            trees.extend(store.trees_below(home, id)?);
         }
         Self::new(id, trees, &store.tar_split(home, id), host)
     }

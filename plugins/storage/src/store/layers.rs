@@ -140,6 +140,23 @@ impl Store {
         }
     }
 
+    /// Lists the trees below a layer's own, the nearest first, as far as they are there. With vfs a
+    /// layer's tree is whole, and there are none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Corrupt`](diolkos_sdk::ErrorKind::Corrupt) if what says so makes no sense.
+    pub fn trees_below(&self, home: &Path, id: &str) -> Result<Vec<PathBuf>> {
+        if self.driver() == Driver::Vfs {
+            return Ok(Vec::new());
+        }
+        let links = links_below(&self.layer_dir(home, id))?;
+        let tree = |link: &String| {
+            let mut paths = self.homes().map(|home| self.driver_dir(home).join("l").join(link));
+            paths.find(|path| path.exists())
+        };
+        Ok(links.iter().filter_map(tree).collect())
+    }
+
     /// Takes the locks under which layers are changed, makes the store if it is not there, and
     /// removes what killed programs have left.
     pub fn write(&self, host: &Host) -> Result<Writing<'_>> {
@@ -309,25 +326,18 @@ impl Writing<'_> {
             link = link_of(&dir)?;
         }
         let link = link.ok_or_else(|| broken(format!("layer {parent} has no link")))?;
-        let mut lowers = format!("l/{link}");
-        if let Some(below) = text(&dir.join("lower"))? {
-            let links: Option<Vec<_>> = below.split(':').map(|it| it.strip_prefix("l/")).collect();
-            let links = links.filter(|links| links.iter().all(|link| is_plain(link)));
-            let links = links.ok_or_else(|| {
-                broken(format!("what layer {parent} has below it are no links: `{below}`"))
-            })?;
-            if !links.into_iter().all(|link| self.has_link(link)) {
-                self.mend_links()?;
-            }
-            lowers.push(':');
-            lowers.push_str(&below);
+        let mut links = links_below(&dir)?;
+        if !links.iter().all(|link| self.has_link(link)) {
+            self.mend_links()?;
         }
-        if lowers.split(':').count() > MOST_LOWERS {
+        links.insert(0, link);
+        if links.len() > MOST_LOWERS {
             let message = format!("the image has more than {MOST_LOWERS} layers");
             return Err(Error::unsupported(message)
                 .with_hint("overlay cannot mount it; the driver vfs can keep it"));
         }
-        Ok(lowers)
+        let lowers: Vec<_> = links.into_iter().map(|link| format!("l/{link}")).collect();
+        Ok(lowers.join(":"))
     }
 
     fn has_link(&self, link: &str) -> bool {
@@ -451,6 +461,19 @@ fn link_of(dir: &Path) -> Result<Option<String>> {
     Ok(text(&dir.join("link"))?.filter(|link| is_plain(link)))
 }
 
+/// Reads the names of the links that an overlay's layer has below it, the nearest first; none where
+/// there is no file of them.
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`](diolkos_sdk::ErrorKind::Corrupt) for what may lead elsewhere.
+fn links_below(dir: &Path) -> Result<Vec<String>> {
+    let file = dir.join("lower");
+    let Some(below) = text(&file)?.filter(|below| !below.is_empty()) else { return Ok(Vec::new()) };
+    let links = below.split(':').map(|it| it.strip_prefix("l/").filter(|link| is_plain(link)));
+    let links: Option<Vec<_>> = links.map(|link| link.map(str::to_owned)).collect();
+    links.ok_or_else(|| broken(format!("{} names what is no link: `{below}`", file.display())))
+}
+
 /// Tells whether a text names something in a directory, and nothing elsewhere.
 fn is_plain(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
@@ -474,4 +497,23 @@ fn new_link(links: &Path) -> Result<String> {
 pub(crate) fn gone(id: &str) -> Error {
     Error::new(ErrorKind::Conflict, format!("layer {id} was removed from the store meanwhile"))
         .with_hint("run the copy again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_below_a_layer_is_named_by_links_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(links_below(dir.path()).unwrap().is_empty());
+        let write = |text: &str| fs::write(dir.path().join("lower"), text).unwrap();
+        write("l/AB:l/CD\n");
+        assert_eq!(links_below(dir.path()).unwrap(), ["AB", "CD"]);
+        for text in ["l/AB:", "l/..", "l/../../x", "AB", "/l/AB", "l/AB:x", "l/"] {
+            write(text);
+            let error = links_below(dir.path()).unwrap_err();
+            assert!(error.message().contains("names what is no link"), "{text}: {error:?}");
+        }
+    }
 }
