@@ -245,7 +245,7 @@ fn header(magic: &str, size: &str, version: (u32, u32), binding: u32, root: &str
     format!(
         "static const char text[256] = \"no abi_stable header\";
          static const struct {{
-             char magic[8]; unsigned size, major, minor, binding; const void *root;
+             char magic[8]; unsigned size, major, minor, binding; const void *root; char more[4064];
          }} header = {{ \"{magic}\", {size}, {}, {}, {binding}, {root} }};
          const void *diolkos_plugin_header(void) {{ return &header; }}",
         version.0, version.1

@@ -40,7 +40,7 @@ pub use scripted_daemon::{Script, ScriptedDaemon};
 pub use servers::{
     Authority, DockerDaemon, DockerRegistry, KeyPair, Nginx, Site, Terms, TokenServer,
 };
-pub use store::Store;
+pub use store::{Store, killer};
 pub use tree::{Entry, tree};
 pub use web_proxy::WebProxy;
 

@@ -123,8 +123,19 @@ impl Store {
             if !image["layer"].is_null() && !ids.contains(&text(&image["layer"])) {
                 wrong.push(format!("image {id} has no layer"));
             }
-            if !self.dir("images").join(&id).join("manifest").is_file() {
+            let files = names(&self.dir("images").join(&id));
+            if !files.iter().any(|name| name == "manifest") {
                 wrong.push(format!("image {id} has no manifest"));
+            }
+            let left = files.iter().filter(|name| name.starts_with(".tmp-"));
+            wrong.extend(left.map(|name| format!("{id}/{name} is left")));
+        }
+        for name in names(&self.dir("images")) {
+            let is_other = matches!(&*name, "images.json" | "images.lock");
+            if name.starts_with(".tmp-") {
+                wrong.push(format!("{name} is left"));
+            } else if !is_other && !self.images().iter().any(|image| image["id"] == *name) {
+                wrong.push(format!("image {name} has no record: it is left"));
             }
         }
         let trees = match self.driver {
@@ -186,6 +197,16 @@ impl Drop for Store {
         // The driver overlay mounts its directory on itself, and leaves it so.
         let _ = Command::new("umount").arg("-q").arg(self.root.join("overlay")).output();
     }
+}
+
+/// Compiles a library that kills a program which is run with it as `LD_PRELOAD`, just before the
+/// change of the file system that the variable `KILL_AT` says; 1 is the first.
+pub fn killer(home: &Home) -> PathBuf {
+    let library = home.path("kill_at.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/kill_at.c");
+    let mut compiler = home.command("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).succeed();
+    library
 }
 
 /// Returns a record's text; nothing for what is none.

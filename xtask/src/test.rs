@@ -18,7 +18,7 @@ pub struct Request {
 }
 
 /// Programs that tests use, each with the Debian package it is in.
-const PEERS: [(&str, &str); 18] = [
+const PEERS: [(&str, &str); 17] = [
     ("skopeo", "skopeo"),
     ("podman", "podman"),
     ("buildah", "buildah"),
@@ -36,7 +36,6 @@ const PEERS: [(&str, &str); 18] = [
     ("mksquashfs", "squashfs-tools"),
     ("fakeroot", "fakeroot"),
     ("newuidmap", "uidmap"),
-    ("strace", "strace"),
 ];
 
 /// Installs, builds and tests.

@@ -69,7 +69,7 @@ pub fn command_line_for(
         globals.into_iter().chain(global.iter().map(|flag| flag.long.clone())).collect();
     for (mut command, images) in commands {
         if !wanted(command.get_name()) {
-            root = root.subcommand(command);
+            root = root.subcommand(with_usage(command, name));
             continue;
         }
         let mut reserved = globals.clone();

@@ -26,7 +26,7 @@ pub struct Context {
     pub cancellation: Cancellation,
     /// What plugins get of this: log and cancellation.
     pub host: Host,
-    /// Flags of plugins that had to be left out.
+    /// Flags of plugins that had to be left out, of the command that runs or of all.
     pub problems: Vec<String>,
 }
 

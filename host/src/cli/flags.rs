@@ -46,7 +46,7 @@ pub enum Images {
 #[derive(Debug, Default)]
 pub struct Flags {
     flags: BTreeMap<String, Flag>,
-    /// Declarations that had to be left out, for `plugin list` and the debug log.
+    /// Declarations that had to be left out, for `plugin list` and the debug log of the command.
     pub problems: Vec<String>,
 }
 

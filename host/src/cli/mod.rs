@@ -110,7 +110,9 @@ fn run(args: &[OsString], console: &Arc<Console>, cancellation: &Cancellation) -
     }
     // What is no word of the command line cannot be its command.
     let is_said = |command: &str| args.iter().any(|arg| arg == command);
-    let CommandLine { command, problems } = if is_said(plugin::NAME) {
+    // These are about all commands.
+    let is_whole = [plugin::NAME, completion::NAME, generate::NAME].into_iter().any(is_said);
+    let CommandLine { command, problems } = if is_whole {
         args::command_line(personality, &transports)
     } else {
         args::command_line_for(personality, &transports, is_said)

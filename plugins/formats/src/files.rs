@@ -11,6 +11,9 @@ use std::sync::Arc;
 
 use diolkos_sdk::{Blob, BlobReader, Error, ErrorKind, Extent, Host, Result, Session};
 
+/// The largest buffer that is made because a file says how large it is, in bytes.
+const LITTLE: usize = 1 << 20;
+
 /// Makes the error of an operation on a path, worded as scripts know it from skopeo:
 /// `open PATH: no such file or directory`.
 pub fn failed(operation: &str, path: &Path, error: io::Error) -> Error {
@@ -66,8 +69,8 @@ fn open_with_size(path: &Path) -> Result<(File, u64)> {
 /// Those of [`open`], and [`ErrorKind::Corrupt`] for a larger file.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let (file, size) = open_with_size(path)?;
-    // With room for more than the file has, its end is found without a larger buffer.
-    let room = usize::try_from(size.min(limit)).unwrap_or_default();
+    // With room for more than a small file has, its end is found without a larger buffer.
+    let room = usize::try_from(size.min(limit)).unwrap_or_default().min(LITTLE);
     let mut bytes = Vec::with_capacity(room + 64);
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| failed("read", path, error))?;
     if bytes.len() as u64 > limit {

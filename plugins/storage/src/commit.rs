@@ -22,8 +22,7 @@ use crate::store::big_data::{self, MANIFEST, SIGNATURES, manifest_key, signature
 use crate::store::copy_tree::copy_tree;
 use crate::store::driver::Driver;
 use crate::store::layers::{Layers, NewLayer, Writing, gone};
-use crate::store::lock::Lock;
-use crate::store::records::{Image, Layer, Record, Records, now, replace};
+use crate::store::records::{HALF_WRITTEN, Image, Layer, Record, Records, now, replace};
 use crate::store::{Store, broken};
 use crate::unpack::{Unpacked, Unpacker};
 
@@ -392,9 +391,8 @@ impl NewImage {
     /// # Errors
     /// [`ErrorKind::Unsupported`] if there is an image of this ID with other layers.
     fn write(&self, store: &Store, id: &str, top_layer: &str, host: &Host) -> Result<()> {
-        let lock = Lock::write(&store.images_lock(), host)?;
-        let path = store.images_file();
-        let mut images = Records::<Image>::read_to_write(&path)?;
+        let mut writing = store.write_images(host)?;
+        let images = &writing.records;
         let dir = store.image_dir(store.root(), id);
         let at = images.0.iter().position(|record| record.value.id == id);
         let mut image = match at {
@@ -414,17 +412,17 @@ impl NewImage {
             None => self.first(store, id, top_layer, host)?,
         };
         let written = self.files(&mut image, &dir).and_then(|()| {
+            let images = &mut writing.records;
             image.metadata.clone_from(&self.metadata);
             if let Some(name) = &self.name {
-                take_name(&mut image, &name.to_string(), at, &mut images);
+                take_name(&mut image, &name.to_string(), at, images);
             }
             match at {
                 Some(at) if images.0[at].value == image => return Ok(()),
                 Some(at) => *images.0[at].change() = image,
                 None => images.0.push(Record::new(image)),
             }
-            lock.record_write()?;
-            images.write(&path)
+            writing.save()
         });
         if written.is_err() && at.is_none() {
             let _ = fs::remove_dir_all(&dir);
@@ -459,6 +457,12 @@ impl NewImage {
 
     fn files(&self, image: &mut Image, dir: &std::path::Path) -> Result<()> {
         make_private(dir)?;
+        // Nobody else writes here now: what is half written was left by a killed program.
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(HALF_WRITTEN.as_bytes()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
         // Last those that are another manifest's until now, so that a failure leaves that whole.
         let is_shared = |key: &str| matches!(key, MANIFEST | SIGNATURES);
         let (last, first): (Vec<_>, Vec<_>) =

@@ -53,8 +53,8 @@ pub(crate) fn delete(reference: &StorageRef, session: &Session) -> Result<()> {
 fn delete_image(store: &Store, id: &str, trees: &Temporary, host: &Host) -> Result<()> {
     {
         let mut layers = store.write(host)?;
-        let images_lock = Lock::write(&store.images_lock(), host)?;
-        let mut images = Records::<Image>::read_to_write(&store.images_file())?;
+        let mut writing = store.write_images(host)?;
+        let images = &mut writing.records;
         let Some(at) = images.0.iter().position(|record| record.value.id == id) else {
             let message = format!("image {id} was removed meanwhile");
             return Err(Error::new(ErrorKind::ImageNotFound, message));
@@ -66,14 +66,13 @@ fn delete_image(store: &Store, id: &str, trees: &Temporary, host: &Host) -> Resu
                 .with_hint(format!("remove the container first: `podman rm {}`", user.id)));
         }
         let image = images.0.remove(at).value;
-        let unneeded = unneeded(&image, &images, layers.records().collect(), &containers);
+        let unneeded = unneeded(&image, images, layers.records().collect(), &containers);
         if let Some(mounted) = unneeded.iter().find(|layer| is_mounted(store, layer)) {
             let message = format!("the image is mounted (layer {mounted})");
             return Err(Error::new(ErrorKind::Conflict, message)
                 .with_hint("unmount it first: `podman image unmount`"));
         }
-        images_lock.record_write()?;
-        images.write(&store.images_file())?;
+        writing.save()?;
         let dir = store.image_dir(store.root(), id);
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -22,24 +22,26 @@ pub(crate) const BINDING_ABI_STABLE: u32 = 1;
 #[cfg(feature = "load")]
 pub(crate) const SYMBOL: &str = "diolkos_plugin_header";
 
-/// The size of the first headers of ABI 1.0, in bytes. They are how every header begins.
-#[cfg(feature = "load")]
-pub(crate) const FIRST_SIZE: u32 = 32;
+/// The size of the first headers of ABI 1.0, in bytes: 32 where addresses have 64 bits. They are how
+/// every header begins.
+#[expect(clippy::cast_possible_truncation, reason = "a header is small")]
+pub(crate) const FIRST_SIZE: u32 = std::mem::offset_of!(EntryHeader, interface) as u32;
 /// The size of a header, in bytes.
-pub(crate) const SIZE: u32 = 40;
-const _: () = assert!(size_of::<EntryHeader>() == SIZE as usize);
+pub(crate) const SIZE: u32 = FIRST_SIZE + 8;
 
-/// Stands for the types that cross: a hash of what they are compiled from, with `abi_stable`'s
-/// version. Where it is the same on both sides the layouts are, since neither the compiler nor its
-/// options have a say in them.
-pub(crate) const INTERFACE: u64 = {
+/// Stands for the types that cross: a hash of what they are compiled from, with the version of
+/// `abi_stable`, whose macros are pinned with it. Where it is the same on both sides the layouts are,
+/// since neither the compiler nor its options have a say in them. Who changes `abi_stable` itself
+/// must change its version.
+pub(crate) const INTERFACE: [u8; 8] = {
     let hash = fnv_1a(0xcbf2_9ce4_8422_2325, include_bytes!("entry.rs"));
     let hash = fnv_1a(hash, include_bytes!("objects.rs"));
     let hash = fnv_1a(hash, include_bytes!("types.rs"));
     let version = abi_stable::ABI_STABLE_VERSION.version;
     // SAFETY: these are address and length of a text that lives forever; what would say so safely is
     // no constant function.
-    fnv_1a(hash, unsafe { std::slice::from_raw_parts(version.as_ptr(), version.len()) })
+    let version = unsafe { std::slice::from_raw_parts(version.as_ptr(), version.len()) };
+    fnv_1a(hash, version).to_ne_bytes()
 };
 
 /// Goes on with an FNV-1a hash.
@@ -65,9 +67,9 @@ pub struct EntryHeader {
     pub(crate) binding: u32,
     /// For binding 1, an `abi_stable::library::LibHeader`.
     pub(crate) root: *const LibHeader,
-    /// [`INTERFACE`] as it was when the plugin was built; 0 where it is not known. The first headers
-    /// of ABI 1.0 end before it.
-    pub(crate) interface: u64,
+    /// [`INTERFACE`] as it was when the plugin was built; zeros where it is not known. The first
+    /// headers of ABI 1.0 end before it.
+    pub(crate) interface: [u8; 8],
 }
 
 // SAFETY: the header is immutable, and `root` points to a static that may be shared.
@@ -87,7 +89,7 @@ pub const fn header_of_any_root(root: &'static LibHeader) -> EntryHeader {
         abi_minor: ABI_MINOR,
         binding: BINDING_ABI_STABLE,
         root: std::ptr::from_ref(root),
-        interface: 0,
+        interface: [0; 8],
     }
 }
 

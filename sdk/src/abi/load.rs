@@ -47,9 +47,10 @@ pub fn load(path: &Path) -> Result<LoadedPlugin> {
     if compared {
         check_layouts(path, header.root)?;
     }
-    // SAFETY: the root module and everything reachable from it has our layouts: it was compiled from
-    // the same text with the same `abi_stable`, or they were just compared. And the library is never
-    // closed, so the table lives as long as the process.
+    // SAFETY: the root module and everything reachable from it has our layouts: they were just
+    // compared, or the header says that it was compiled from the same text with the same
+    // `abi_stable`, which is believed as the symbol is. And the library is never closed, so the table
+    // lives as long as the process.
     let root = unsafe { header.root.unchecked_layout::<PluginRootRef>() }
         .map_err(|error| refused(path, format!("its root module does not start: {error}")))?;
     let transports = import::transports(root.transports()())
@@ -70,7 +71,7 @@ pub fn inspect(path: &Path) -> Result<(u32, u32)> {
 
 struct Opened {
     abi: (u32, u32),
-    interface: u64,
+    interface: [u8; 8],
     root: &'static LibHeader,
 }
 
@@ -118,8 +119,8 @@ fn open(path: &Path) -> Result<Opened> {
     // SAFETY: magic and size say that all that ABI 1.0 has is there.
     let (abi, binding, root) =
         unsafe { (((*header).abi_major, (*header).abi_minor), (*header).binding, (*header).root) };
-    // SAFETY: it is read where the size says that it is there.
-    let interface = if size >= SIZE { unsafe { (*header).interface } } else { 0 };
+    // SAFETY: it is read where the size says that it is there; that is believed as the symbol is.
+    let interface = if size >= SIZE { unsafe { (*header).interface } } else { [0; 8] };
     if abi.0 != ABI_MAJOR {
         let newer = abi.0 > ABI_MAJOR;
         return Err(refused(

@@ -1,5 +1,6 @@
 //! The images of a store, and finding one by its name.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use diolkos_sdk::{Digest, Error, ErrorKind, Host, Reference, Result};
@@ -7,7 +8,7 @@ use diolkos_sdk::{Digest, Error, ErrorKind, Host, Reference, Result};
 use super::Store;
 use super::lock::Lock;
 use super::records::{Image, Records};
-use crate::reference::StorageRef;
+use crate::reference::{StorageRef, is_id};
 
 /// An image that was found, and the home whose record it is.
 #[derive(Clone, Debug)]
@@ -16,15 +17,39 @@ pub(crate) struct Found {
     pub home: PathBuf,
 }
 
-impl Store {
-    /// Returns the file of the records of images in the store's own home.
-    pub fn images_file(&self) -> PathBuf {
-        self.images_dir(self.root()).join("images.json")
-    }
+/// The records of images in the store's own home, under their lock.
+#[derive(Debug)]
+pub(crate) struct WritingImages {
+    lock: Lock,
+    path: PathBuf,
+    pub records: Records<Image>,
+}
 
-    /// Returns the lock file of those records.
-    pub fn images_lock(&self) -> PathBuf {
-        self.images_dir(self.root()).join("images.lock")
+impl WritingImages {
+    /// Writes the records.
+    pub fn save(&self) -> Result<()> {
+        self.lock.record_write()?;
+        self.records.write(&self.path)
+    }
+}
+
+impl Store {
+    /// Takes the lock under which images are changed, and removes what killed programs have left:
+    /// half a file of records, and directories of images that have no record.
+    pub fn write_images(&self, host: &Host) -> Result<WritingImages> {
+        let dir = self.images_dir(self.root());
+        let lock = Lock::write(&dir.join("images.lock"), host)?;
+        let path = dir.join("images.json");
+        let records = Records::<Image>::read_to_write(&path)?;
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(id) = name.to_str().filter(|name| is_id(name)) else { continue };
+            if !records.0.iter().any(|record| record.value.id == id) {
+                host.debug(format!("removing the files of image {id}, which has no record"));
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(WritingImages { lock, path, records })
     }
 
     /// Returns the directory of an image's files.

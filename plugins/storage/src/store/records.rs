@@ -23,6 +23,8 @@ use super::broken;
 
 /// The largest file of records that is read, in bytes.
 const MOST: u64 = 512 << 20;
+/// How the names of files begin that are not whole yet, of other programs' too.
+pub(crate) const HALF_WRITTEN: &str = ".tmp-";
 /// The flag of a layer that is being made or removed.
 pub(crate) const INCOMPLETE: &str = "incomplete";
 
@@ -281,19 +283,21 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half)?;
         file.write_all(bytes)?;
-        file.sync_data()?;
-        fs::rename(&half, path)
+        file.sync_data()
     };
-    write().map_err(|error| {
+    let written = write().map_err(|error| files::failed("write", &half, error)).and_then(|()| {
+        fs::rename(&half, path).map_err(|error| files::failed("rename", &half, error))
+    });
+    if written.is_err() {
         let _ = fs::remove_file(&half);
-        files::failed("write", path, error)
-    })
+    }
+    written
 }
 
 /// Returns where a file is written before it has its name. It is one place, not one for each time,
 /// so that what a killed program left there is found.
 fn half_written(path: &Path) -> PathBuf {
-    let mut name = OsString::from(".tmp-");
+    let mut name = OsString::from(HALF_WRITTEN);
     name.push(path.file_name().unwrap_or_default());
     path.with_file_name(name)
 }
