@@ -22,7 +22,7 @@ use crate::store::big_data::{self, MANIFEST, SIGNATURES, manifest_key, signature
 use crate::store::copy_tree::copy_tree;
 use crate::store::driver::Driver;
 use crate::store::layers::{Layers, NewLayer, Writing, gone};
-use crate::store::records::{HALF_WRITTEN, Image, Layer, Record, Records, now, replace};
+use crate::store::records::{Image, Layer, Record, Records, half_written, now, replace};
 use crate::store::{Store, broken};
 use crate::unpack::{Unpacked, Unpacker};
 
@@ -457,12 +457,6 @@ impl NewImage {
 
     fn files(&self, image: &mut Image, dir: &std::path::Path) -> Result<()> {
         make_private(dir)?;
-        // Nobody else writes here now: what is half written was left by a killed program.
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(HALF_WRITTEN.as_bytes()) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
         // Last those that are another manifest's until now, so that a failure leaves that whole.
         let is_shared = |key: &str| matches!(key, MANIFEST | SIGNATURES);
         let (last, first): (Vec<_>, Vec<_>) =
@@ -470,7 +464,7 @@ impl NewImage {
         for (key, bytes, _) in first.into_iter().chain(last) {
             // What is there already need not be written to disk again.
             if big_data::read(dir, key).ok().flatten().as_ref() != Some(bytes) {
-                replace(&big_data::path(dir, key), bytes)?;
+                replace(&big_data::path(dir, key), &half_written(dir), bytes)?;
             }
         }
         for (key, bytes, digest) in &self.data {

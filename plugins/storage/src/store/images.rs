@@ -7,7 +7,7 @@ use diolkos_sdk::{Digest, Error, ErrorKind, Host, Reference, Result};
 
 use super::Store;
 use super::lock::Lock;
-use super::records::{Image, Records};
+use super::records::{HALF_WRITTEN, Image, Records};
 use crate::reference::{StorageRef, is_id};
 
 /// An image that was found, and the home whose record it is.
@@ -35,17 +35,19 @@ impl WritingImages {
 
 impl Store {
     /// Takes the lock under which images are changed, and removes what killed programs have left:
-    /// half a file of records, and directories of images that have no record.
+    /// half a file, and directories of images that have no record.
     pub fn write_images(&self, host: &Host) -> Result<WritingImages> {
         let dir = self.images_dir(self.root());
         let lock = Lock::write(&dir.join("images.lock"), host)?;
         let path = dir.join("images.json");
-        let records = Records::<Image>::read_to_write(&path)?;
+        let records = Records::<Image>::read(&path)?;
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let Some(id) = name.to_str().filter(|name| is_id(name)) else { continue };
-            if !records.0.iter().any(|record| record.value.id == id) {
-                host.debug(format!("removing the files of image {id}, which has no record"));
+            let Some(name) = name.to_str() else { continue };
+            if name.starts_with(HALF_WRITTEN) {
+                let _ = fs::remove_file(entry.path());
+            } else if is_id(name) && !records.0.iter().any(|record| record.value.id == name) {
+                host.debug(format!("removing the files of image {name}, which has no record"));
                 let _ = fs::remove_dir_all(entry.path());
             }
         }

@@ -270,33 +270,32 @@ impl<T: DeserializeOwned + Serialize> Records<T> {
             }
         }
         text.push(b']');
-        replace(path, &text)
+        replace(path, &half_written(path), &text)
     }
 }
 
 /// Writes a file that appears, whole and on disk, in place of the one that was there.
 ///
-/// The caller has the lock without which nobody writes it.
-pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let half = half_written(path);
-    let _ = fs::remove_file(&half);
+/// Until then it is `half`; the caller has the lock without which nobody writes either.
+pub(crate) fn replace(path: &Path, half: &Path, bytes: &[u8]) -> Result<()> {
+    let _ = fs::remove_file(half);
     let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&half)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(half)?;
         file.write_all(bytes)?;
         file.sync_data()
     };
-    let written = write().map_err(|error| files::failed("write", &half, error)).and_then(|()| {
-        fs::rename(&half, path).map_err(|error| files::failed("rename", &half, error))
+    let written = write().map_err(|error| files::failed("write", half, error)).and_then(|()| {
+        fs::rename(half, path).map_err(|error| files::failed("rename", half, error))
     });
     if written.is_err() {
-        let _ = fs::remove_file(&half);
+        let _ = fs::remove_file(half);
     }
     written
 }
 
-/// Returns where a file is written before it has its name. It is one place, not one for each time,
-/// so that what a killed program left there is found.
-fn half_written(path: &Path) -> PathBuf {
+/// Returns where a file is written before it has its name, or one of a directory's. It is one place,
+/// not one for each time, so that what a killed program left there is found.
+pub(crate) fn half_written(path: &Path) -> PathBuf {
     let mut name = OsString::from(HALF_WRITTEN);
     name.push(path.file_name().unwrap_or_default());
     path.with_file_name(name)
