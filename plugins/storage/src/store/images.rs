@@ -35,18 +35,21 @@ impl WritingImages {
 
 impl Store {
     /// Takes the lock under which images are changed, and removes what killed programs have left:
-    /// half a file, and directories of images that have no record.
+    /// half a file, and directories of images that have no record. Where there is no file of records,
+    /// it may have been lost, and the directories stay.
     pub fn write_images(&self, host: &Host) -> Result<WritingImages> {
         let dir = self.images_dir(self.root());
         let lock = Lock::write(&dir.join("images.lock"), host)?;
         let path = dir.join("images.json");
         let records = Records::<Image>::read(&path)?;
+        let has_records = path.exists();
         for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
+            let is_known = || records.0.iter().any(|record| record.value.id == name);
             if name.starts_with(HALF_WRITTEN) {
                 let _ = fs::remove_file(entry.path());
-            } else if is_id(name) && !records.0.iter().any(|record| record.value.id == name) {
+            } else if has_records && is_id(name) && !is_known() {
                 host.debug(format!("removing the files of image {name}, which has no record"));
                 let _ = fs::remove_dir_all(entry.path());
             }
@@ -139,4 +142,37 @@ fn has_repository(image: &Image, name: &Reference) -> bool {
     let repository = name.name();
     let is_of = |text: &String| text.parse::<Reference>().is_ok_and(|it| it.name() == repository);
     image.names.iter().any(is_of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Places;
+
+    #[test]
+    fn files_of_images_without_a_record_go_where_there_are_records() {
+        let dir = tempfile::tempdir().unwrap();
+        let details = format!("[overlay@{0}/root+{0}/run]x", dir.path().display());
+        let store = StorageRef::parse(&details, &Places::of_this_process()).unwrap().store;
+        let images = dir.path().join("root/overlay-images");
+        let (known, unknown) = ("a".repeat(64), "b".repeat(64));
+        let names = || {
+            let entries = fs::read_dir(&images).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        for name in [known.as_str(), unknown.as_str(), "of-somebody-else"] {
+            fs::create_dir_all(images.join(name).join("d")).unwrap();
+        }
+        fs::write(images.join(".tmp-images.json123"), "[{").unwrap();
+        store.write_images(&Host::silent()).unwrap();
+        // The records may have been lost.
+        assert_eq!(names(), [&known, &unknown, "images.lock", "of-somebody-else"]);
+        let record = format!(r#"[{{"id":"{known}"}}]"#);
+        fs::write(images.join("images.json"), record).unwrap();
+        let writing = store.write_images(&Host::silent()).unwrap();
+        assert_eq!(writing.records.0[0].value.id, known);
+        assert_eq!(names(), [&known, "images.json", "images.lock", "of-somebody-else"]);
+    }
 }
