@@ -144,7 +144,7 @@ impl Store {
     /// layer's tree is whole, and there are none.
     ///
     /// # Errors
-    /// [`ErrorKind::Corrupt`](diolkos_sdk::ErrorKind::Corrupt) if what says so makes no sense.
+    /// [`ErrorKind::Corrupt`] if what says so makes no sense.
     pub fn trees_below(&self, home: &Path, id: &str) -> Result<Vec<PathBuf>> {
         if self.driver() == Driver::Vfs {
             return Ok(Vec::new());
@@ -465,7 +465,7 @@ fn link_of(dir: &Path) -> Result<Option<String>> {
 /// there is no file of them.
 ///
 /// # Errors
-/// [`ErrorKind::Corrupt`](diolkos_sdk::ErrorKind::Corrupt) for what may lead elsewhere.
+/// [`ErrorKind::Corrupt`] for what may lead elsewhere.
 fn links_below(dir: &Path) -> Result<Vec<String>> {
     let file = dir.join("lower");
     let Some(below) = text(&file)?.filter(|below| !below.is_empty()) else { return Ok(Vec::new()) };
