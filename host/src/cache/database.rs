@@ -70,6 +70,16 @@ impl Database {
         Ok(complete.then_some(file))
     }
 
+    /// Locks the file for several questions at once; each alone would lock it anew.
+    pub(super) fn begin(&self) -> rusqlite::Result<()> {
+        self.0.prepare_cached("BEGIN")?.execute([]).map(|_| ())
+    }
+
+    /// Ends what [`Database::begin`] began.
+    pub(super) fn end(&self) -> rusqlite::Result<()> {
+        self.0.prepare_cached("COMMIT")?.execute([]).map(|_| ())
+    }
+
     /// Opens the file for writing, making it, its directory and its tables where missing.
     pub(super) fn create(path: &Path) -> rusqlite::Result<Self> {
         if let Some(directory) = path.parent() {
@@ -136,6 +146,7 @@ impl Database {
     /// Returns what of `facts` the file does not have.
     pub(super) fn without_known(&self, facts: &Facts) -> rusqlite::Result<Facts> {
         let mut news = Facts::default();
+        self.begin()?;
         for (any, uncompressed) in &facts.pairs {
             if self.pair(any)?.as_ref() != Some(uncompressed) {
                 news.pairs.insert(any.clone(), uncompressed.clone());
@@ -158,6 +169,7 @@ impl Database {
                 }
             }
         }
+        self.end()?;
         Ok(news)
     }
 

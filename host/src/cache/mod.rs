@@ -107,6 +107,7 @@ impl BlobCache {
     ) -> Vec<Candidate> {
         let mut state = self.lock();
         let path = self.path.as_deref();
+        state.read(path, Database::begin);
         let uncompressed = if substitute { state.uncompressed(path, digest) } else { None };
         let mut blobs = vec![digest.clone()];
         if let Some(uncompressed) = &uncompressed {
@@ -135,6 +136,7 @@ impl BlobCache {
                 );
             }
         }
+        state.read(path, Database::end);
         candidates::best(seen, digest, uncompressed.as_ref())
     }
 
