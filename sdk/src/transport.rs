@@ -134,7 +134,8 @@ impl Names {
 pub struct Location {
     /// Within which blobs can be shared, such as `quay.io`.
     pub scope: String,
-    /// A place in it, such as `org/app`.
+    /// A place in it, such as `org/app`; empty where a scope is one place. Then nobody notes what was
+    /// seen there, but equal blobs in another compression are candidates all the same.
     pub place: String,
 }
 

@@ -929,6 +929,25 @@ fn a_layer_for_other_owners_has_its_files_in_the_one_below() {
 }
 
 #[test]
+fn an_image_that_is_there_changes_nothing() {
+    if !require_root() {
+        return;
+    }
+    for driver in DRIVERS {
+        let home = Home::new();
+        let store = Store::new(&home, driver, "store");
+        busy_image(&home, 10);
+        let name = store.reference("localhost/a:1");
+        Store::copy(&home, "oci:in10:1", &name);
+        let (before, cache) = (tree(&store.root).unwrap(), home.path("blob-info-cache"));
+        let mut copy = Store::copying(&home, "oci:in10:1", &name);
+        copy.env("_CONTAINERS_ROOTLESS_UID", "1000").env("XDG_DATA_HOME", &cache).succeed();
+        assert!(tree(&store.root).unwrap() == before, "{driver}");
+        assert!(!cache.exists(), "nothing was learnt that another copy could use");
+    }
+}
+
+#[test]
 fn images_that_are_kept_apart_from_containers_are_read() {
     if !require_root() {
         return;

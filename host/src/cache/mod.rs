@@ -159,8 +159,12 @@ impl BlobCache {
         });
     }
 
-    /// Records that a blob was just seen at a place.
+    /// Records that a blob was just seen at a place; an empty one is not worth a note, since a scope
+    /// that is one place knows by itself what is in it.
     pub fn record_location(&self, transport: &str, scope: &str, digest: &Digest, place: &str) {
+        if place.is_empty() {
+            return;
+        }
         let key = Key {
             transport: transport.to_owned(),
             scope: scope.to_owned(),
