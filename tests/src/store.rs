@@ -118,7 +118,8 @@ impl Store {
                 wrong.push(format!("layer {id} has no parent"));
             }
         }
-        for image in self.images() {
+        let images = self.images();
+        for image in &images {
             let id = text(&image["id"]);
             if !image["layer"].is_null() && !ids.contains(&text(&image["layer"])) {
                 wrong.push(format!("image {id} has no layer"));
@@ -134,7 +135,7 @@ impl Store {
             let is_other = matches!(&*name, "images.json" | "images.lock");
             if name.starts_with(".tmp-") {
                 wrong.push(format!("{name} is left"));
-            } else if !is_other && !self.images().iter().any(|image| image["id"] == *name) {
+            } else if !is_other && !images.iter().any(|image| image["id"] == *name) {
                 wrong.push(format!("image {name} has no record: it is left"));
             }
         }

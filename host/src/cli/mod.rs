@@ -112,11 +112,9 @@ fn run(args: &[OsString], console: &Arc<Console>, cancellation: &Cancellation) -
     let is_said = |command: &str| args.iter().any(|arg| arg == command);
     // These are about all commands.
     let is_whole = [plugin::NAME, completion::NAME, generate::NAME].into_iter().any(is_said);
-    let CommandLine { command, problems } = if is_whole {
-        args::command_line(personality, &transports)
-    } else {
-        args::command_line_for(personality, &transports, is_said)
-    };
+    let wanted = |command: &str| is_whole || is_said(command);
+    let CommandLine { command, problems } =
+        args::command_line_for(personality, &transports, wanted);
     // It goes with the process: taking it apart takes as long as making it.
     let mut command = ManuallyDrop::new(command);
     let root = match command.try_get_matches_from_mut(args) {

@@ -114,7 +114,8 @@ fn conditions(programs: &[Program], place: &Place, runs: usize) -> Result<String
         .filter_map(|layer| Some(shell::bytes(layer["size"].as_u64()?)))
         .collect();
     Ok(format!(
-        "Medians of {runs} runs, of what is short {MORE} times as many, on {cores} cores; an image with gzip layers of {}; {}.",
+        "Medians of {runs} runs, of what is short {MORE} times as many, on {cores} cores; an image \
+         with gzip layers of {}; {}.",
         sizes.join(", "),
         versions.join("; ")
     ))
